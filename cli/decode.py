@@ -1,0 +1,134 @@
+"""``diffcodec decode``: files, or any prefix of them, to images."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from cli import files
+from cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from diffcodec.codec.decoder import Frame
+
+SHEET_NAME = "contact-sheet.png"
+
+
+@click.command("decode")
+@click.argument("source", metavar="[INPUT]", default=files.STREAM)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="A PNG file, or '-' for standard output. Default: img.dfc becomes img.png beside it, "
+    "standard input goes to standard output.",
+)
+@click.option(
+    "--stop-at-step",
+    type=click.IntRange(0, 1000),
+    default=0,
+    metavar="T",
+    help="Stop before a packet that ends below step T of 1000; large is noisy.",
+)
+@click.option(
+    "--frames",
+    "folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Write each x̂_0 as PNG into this folder, and one contact sheet of them.",
+)
+@click.option("--model", metavar="M", help="A packaged model's name, or a model's folder.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite; write to a terminal.")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
+def command(
+    source: str,
+    output: str | None,
+    stop_at_step: int,
+    folder: Path | None,
+    model: str | None,
+    force: bool,
+    quiet: bool,
+) -> None:
+    """Restore an image from a file or any prefix of one.
+
+    INPUT is a file, or '-' for standard input, which is also the default.
+    """
+    from diffcodec.bitstream.container import Container
+    from diffcodec.bitstream.header import LastStage
+    from diffcodec.model.catalog import find_model, find_model_by_id
+
+    terminal = Terminal(quiet)
+    name = files.display_name(source)
+    # Frames alone are what was asked for where there is no other place to put the image.
+    target = _target(source, output) if output or not (folder and source == files.STREAM) else None
+    if target is not None:
+        _refuse_target(target, force)
+    if folder is not None:
+        files.refuse_overwrite(folder / SHEET_NAME, force)
+    container = Container.open(files.read_bytes(source), name)
+    model_folder = None
+    if container.header.last_stage is not LastStage.STORED:
+        model_folder = (
+            find_model(model) if model else find_model_by_id(container.header.model_id, name)
+        )
+
+    from diffcodec.codec.decoder import decode_frames
+    from diffcodec.codec.model import load_codec_model
+    from diffcodec.errors import BitstreamError
+    from diffcodec.image import png_bytes
+
+    codec_model = load_codec_model(model_folder) if model_folder else None
+    every = folder is not None
+    frames: list[Frame] = []
+    damage: BitstreamError | None = None
+    try:
+        for frame in decode_frames(
+            container, codec_model, stop_at_step=stop_at_step, every=every
+        ):
+            frames.append(frame)
+    except BitstreamError as error:
+        if not frames:
+            raise
+        damage = error
+    last = frames[-1]
+    if folder is not None:
+        _write_frames(folder, frames, force)
+    if target == files.STREAM:
+        files.write_stdout(png_bytes(last.pixels), force)
+    elif target is not None:
+        files.write_atomically(target, png_bytes(last.pixels), force)
+    if damage is not None:
+        terminal.warn(f"the image of the last good packet, at step {last.step}, was written")
+        raise damage
+    if last.truncated:
+        terminal.warn(
+            f"{name} ends after {len(container.content)} of {container.total_bytes} bytes: "
+            f"this is the image of its last whole packet, at step {last.step}"
+        )
+
+
+def _target(source: str, output: str | None) -> str:
+    if output is None:
+        return source if source == files.STREAM else str(files.decoded_path(source))
+    suffix = Path(output).suffix.lower()
+    if output != files.STREAM and suffix in files.IMAGE_SUFFIXES - {".png"}:
+        raise click.UsageError(f"Images are written as PNG: {output} should end in .png.")
+    return output
+
+
+def _refuse_target(target: str, force: bool) -> None:
+    if target != files.STREAM:
+        files.refuse_overwrite(target, force)
+    elif sys.stdout.isatty() and not force:
+        raise click.UsageError("Refusing to write binary data to a terminal: use -o, or -f.")
+
+
+def _write_frames(folder: Path, frames: "list[Frame]", force: bool) -> None:
+    from diffcodec.image import contact_sheet, png_bytes
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, frame in enumerate(frames):
+        path = folder / f"frame-{number:04d}-step-{frame.step:04d}.png"
+        files.write_atomically(path, png_bytes(frame.pixels), force)
+    sheet = contact_sheet([frame.pixels for frame in frames])
+    files.write_atomically(folder / SHEET_NAME, png_bytes(sheet), force)

@@ -1,0 +1,252 @@
+"""``diffcodec encode``: images to files."""
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli import files
+from cli.terminal import Terminal
+
+if TYPE_CHECKING:
+    from diffcodec.codec.encoder import Encoded
+    from diffcodec.codec.model import CodecModel
+
+LEDGER = "ledger"
+EFFORTS = (1, 9)
+DEFAULT_EFFORT = 5
+
+
+class _EncodeCommand(click.Command):
+    """Lets ``--bits`` stand without its number before an input's name."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        parsed = []
+        for place, word in enumerate(args):
+            following = args[place + 1] if place + 1 < len(args) else ""
+            bare = word == "--bits" and not _is_number(following)
+            parsed.append(f"--bits={LEDGER}" if bare else word)
+        return super().parse_args(ctx, parsed)
+
+
+@click.command("encode", cls=_EncodeCommand)
+@click.argument("inputs", metavar="INPUT...", nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    metavar="OUT",
+    help="A file, '-' for standard output, or a folder for several inputs. "
+    "Default: img.png becomes img.dfc beside it.",
+)
+@click.option(
+    "--bits",
+    metavar="[B]",
+    help="With a number: the best file of at most B bits per dimension, all bytes counted. "
+    "Without: print the ledger of bits per step. Default: lossless.",
+)
+@click.option(
+    "--effort",
+    type=click.IntRange(*EFFORTS),
+    default=DEFAULT_EFFORT,
+    show_default=True,
+    help="More effort, more network evaluations, fewer bits.",
+)
+@click.option(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Aim at N network evaluations for a lossless file of average difficulty, "
+    "in place of --effort.",
+)
+@click.option("--model", metavar="M", help="A packaged model's name, or a model's folder.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite; write to a terminal.")
+@click.option("-q", "--quiet", is_flag=True, help="Errors only.")
+@click.option("-v", "--verbose", is_flag=True, help="Print the ledger whatever --bits is.")
+@click.option("--json", "as_json", is_flag=True, help="Print sizes and ledger as JSON.")
+def command(
+    inputs: tuple[str, ...],
+    output: str | None,
+    bits: str | None,
+    effort: int,
+    steps: int | None,
+    model: str | None,
+    force: bool,
+    quiet: bool,
+    verbose: bool,
+    as_json: bool,
+) -> None:
+    """Compress images, losslessly or to a given size.
+
+    INPUT is an 8-bit gray or RGB image in any format that Pillow reads, or '-' for standard input.
+    """
+    from diffcodec.image import read_image
+    from diffcodec.model.catalog import find_model
+
+    terminal = Terminal(quiet, verbose)
+    budget = _budget(bits)
+    targets = [_target(source, output, len(inputs)) for source in inputs]
+    _refuse_clashes(targets, force)
+    folder = find_model(model)
+    images = {source: read_image(files.read_bytes(source), files.display_name(source))
+              for source in inputs}
+
+    from diffcodec.codec.encoder import EncoderSettings, encode_image
+    from diffcodec.codec.model import load_codec_model
+
+    codec_model = load_codec_model(folder)
+    ledger = bits == LEDGER or verbose or as_json
+    settings = EncoderSettings(plan=_plan(codec_model, effort, steps), bpd=budget, trace=ledger)
+    reports = []
+    for source, target in zip(inputs, targets, strict=True):
+        pixels = images[source]
+        with terminal.progress(files.display_name(source), 1000) as advance:
+            encoded = encode_image(pixels, codec_model, settings, _step_meter(advance))
+        if target == files.STREAM:
+            files.write_stdout(encoded.data, force)
+        else:
+            files.write_atomically(target, encoded.data, force)
+        terminal.say(_summary(files.display_name(source), target, encoded))
+        if as_json:
+            reports.append(_report(source, target, encoded))
+        elif ledger:
+            _print_ledger(encoded, to_stderr=target == files.STREAM)
+    if as_json:
+        stream = sys.stderr if files.STREAM in targets else sys.stdout
+        print(json.dumps(reports if len(reports) > 1 else reports[0], indent=1), file=stream)
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
+
+
+def _budget(bits: str | None) -> float | None:
+    if bits is None or bits == LEDGER:
+        return None
+    if not _is_number(bits) or not 0 < float(bits) < float("inf"):
+        raise click.UsageError(f"--bits takes a positive number of bits per dimension, not {bits}.")
+    return float(bits)
+
+
+def _target(source: str, output: str | None, inputs: int) -> str:
+    """Where the stream of ``source`` goes."""
+    if output is None:
+        return source if source == files.STREAM else str(files.compressed_path(source))
+    if output == files.STREAM:
+        return output
+    if inputs > 1 or Path(output).is_dir():
+        name = "stdin" if source == files.STREAM else Path(source).name
+        return str(Path(output) / files.compressed_path(name).name)
+    return output
+
+
+def _refuse_clashes(targets: list[str], force: bool) -> None:
+    """Refuse before any work is done: two inputs for one output, or a file that is there."""
+    for target in targets:
+        if targets.count(target) > 1:
+            name = "standard output" if target == files.STREAM else target
+            raise click.UsageError(f"Two inputs would be written to {name}: name a folder with -o.")
+        if target == files.STREAM:
+            if sys.stdout.isatty() and not force:
+                raise click.UsageError(
+                    "Refusing to write binary data to a terminal: use -o, or -f."
+                )
+        else:
+            files.refuse_overwrite(target, force)
+
+
+def _plan(model: "CodecModel", effort: int, steps: int | None) -> Any:
+    from diffcodec.codec.effort import plan_for_effort, plan_for_evaluations
+
+    if steps is None:
+        return plan_for_effort(effort)
+    plan, evaluations = plan_for_evaluations(model, steps)
+    if evaluations > steps:
+        raise click.UsageError(
+            f"--steps {steps} is too few for this model: expected at least {evaluations}."
+        )
+    return plan
+
+
+def _step_meter(advance: Callable[[float], None]) -> Callable[[int], None]:
+    """Turns 'step s was reached' into progress since the last call."""
+    reached = 1000
+
+    def on_step(step: int) -> None:
+        nonlocal reached
+        advance(reached - step)
+        reached = step
+
+    return on_step
+
+
+def _summary(source: str, target: str, encoded: "Encoded") -> str:
+    from diffcodec.bitstream.header import LastStage
+
+    kind = {
+        LastStage.NONE: "lossy",
+        LastStage.GAUSSIAN: "lossless",
+        LastStage.STORED: "lossless, stored",
+    }[encoded.header.last_stage]
+    where = "standard output" if target == files.STREAM else target
+    return f"{source} -> {where}: {len(encoded.data)} bytes, {encoded.bpd:.3f} bits/dim, {kind}"
+
+
+def _report(source: str, target: str, encoded: "Encoded") -> dict[str, Any]:
+    header = encoded.header
+    return {
+        "input": source,
+        "output": target,
+        "width": header.width,
+        "height": header.height,
+        "channels": header.channels,
+        "bytes": len(encoded.data),
+        "bits_per_dimension": encoded.bpd,
+        "last_stage": header.last_stage.name.lower(),
+        "last_stage_bytes": header.payload_bytes,
+        "last_stage_ideal_bits": encoded.last_stage_bits,
+        "evaluations": encoded.evaluations,
+        "ledger": [asdict(entry) for entry in encoded.ledger],
+    }
+
+
+def _print_ledger(encoded: "Encoded", to_stderr: bool) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title="bits per packet", title_justify="left")
+    for heading in ("t -> s", "KL, bits", "paid, bits", "bits/dim so far", "RMSE of x̂_0"):
+        table.add_column(heading, justify="right")
+    for entry in encoded.ledger:
+        rmse = "" if entry.rmse is None else f"{entry.rmse:.2f}"
+        table.add_row(
+            f"{entry.t} -> {entry.s}",
+            f"{entry.kl_bits:.1f}",
+            f"{entry.paid_bits}",
+            f"{entry.cumulative_bpd:.4f}",
+            rmse,
+        )
+    if encoded.last_stage_bits:
+        table.add_section()
+        step = encoded.header.final_step
+        table.add_row(
+            f"{step} -> pixels",
+            f"{encoded.last_stage_bits:.1f}",
+            f"{8 * encoded.header.payload_bytes}",
+            f"{encoded.bpd:.4f}",
+            "0.00",
+        )
+    kl_bits = sum(entry.kl_bits for entry in encoded.ledger)
+    if kl_bits:
+        paid_bits = sum(entry.paid_bits for entry in encoded.ledger)
+        table.caption = f"hops: {paid_bits} bits paid for {kl_bits:.0f} bits of KL, " + (
+            f"price {paid_bits / kl_bits:.3f}; {encoded.evaluations} network evaluations"
+        )
+    Console(stderr=to_stderr, highlight=False).print(table)

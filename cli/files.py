@@ -1,0 +1,128 @@
+"""Reading and writing as a command should: ``-`` for streams, whole files or none."""
+
+import errno
+import os
+import secrets
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+STREAM = "-"
+COMPRESSED_SUFFIX = ".dfc"
+IMAGE_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("avif", "bmp", "gif", "jp2", "jpeg", "jpg", "jxl", "pbm"),
+        *("pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp"),
+    )
+)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """The bytes of a file, or of standard input for ``-``.
+
+    Raises :class:`OSError` naming the file, and :class:`click.UsageError` where standard input is
+    a terminal, which would wait for a person to type an image.
+    """
+    if str(path) != STREAM:
+        return Path(path).read_bytes()
+    if sys.stdin.isatty():
+        raise click.UsageError("Standard input is a terminal: name a file, or pipe one in.")
+    with _named("standard input"):
+        return sys.stdin.buffer.read()
+
+
+def display_name(path: str | Path) -> str:
+    """How messages call ``path``."""
+    return "standard input" if str(path) == STREAM else str(path)
+
+
+def compressed_path(path: str | Path) -> Path:
+    """``img.png`` → ``img.dfc`` beside it; a suffix that names no image format is kept."""
+    path = Path(path)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return path.with_suffix(COMPRESSED_SUFFIX)
+    return path.with_name(path.name + COMPRESSED_SUFFIX)
+
+
+def decoded_path(path: str | Path) -> Path:
+    """``img.dfc`` → ``img.png`` beside it; any other suffix is kept."""
+    path = Path(path)
+    if path.suffix.lower() == COMPRESSED_SUFFIX:
+        return path.with_suffix(".png")
+    return path.with_name(path.name + ".png")
+
+
+def refuse_overwrite(path: str | Path, force: bool) -> None:
+    """Raise :class:`FileExistsError` where ``path`` is there and ``force`` is not.
+
+    Commands ask before they work, so that nobody waits for a refusal. Devices and pipes are not
+    overwritten by writing to them, so they are never refused.
+    """
+    path = Path(path)
+    if not force and path.exists() and not _is_device_or_pipe(path):
+        raise FileExistsError(errno.EEXIST, "File exists; -f overwrites it", str(path))
+
+
+def write_atomically(path: str | Path, data: bytes, force: bool) -> None:
+    """Write ``data`` to ``path`` so that it holds either all of them or what it held before.
+
+    The bytes go to a temporary name in the same directory, are flushed to the disk and renamed.
+    A failure or an interrupt removes the temporary file. A symbolic link stays and its target is
+    replaced; a replaced file's permissions stay. Raises :class:`OSError` naming ``path``, among
+    them :class:`FileExistsError` where it exists and ``force`` is not given.
+    """
+    refuse_overwrite(path, force)
+    with _named(str(path)):
+        target = Path(os.path.realpath(path))
+        if _is_device_or_pipe(target):
+            target.write_bytes(data)
+            return
+        if target.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "Is a directory")
+        # Not derived from the target's name, which may be as long as the file system allows.
+        temporary = target.with_name(f".diffcodec-{secrets.token_hex(8)}.tmp")
+        try:
+            with temporary.open("xb") as file:
+                if target.exists():
+                    os.fchmod(file.fileno(), stat.S_IMODE(target.stat().st_mode))
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(target)
+        # An interrupt is no Exception, and leaves nothing behind either.
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_stdout(data: bytes, force: bool = False) -> None:
+    """Write ``data`` to standard output.
+
+    Raises :class:`click.UsageError` where that is a terminal and ``force`` is not given, and
+    :class:`OSError`.
+    """
+    if sys.stdout.isatty() and not force:
+        raise click.UsageError("Refusing to write binary data to a terminal: use -o, or -f.")
+    with _named("standard output"):
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+
+
+def _is_device_or_pipe(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Let an :class:`OSError` name what the user named, not a temporary file or nothing."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, name) from error

@@ -1,0 +1,245 @@
+"""The header: what both ends know before the first packet (docs/format.md, Header)."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from diffcodec.bits import BitReader, BitWriter
+from diffcodec.bitstream.crc import crc8
+from diffcodec.errors import (
+    BadMagicError,
+    BitstreamError,
+    ChecksumError,
+    TruncatedStreamError,
+    UnsupportedVersionError,
+)
+
+MAGIC = 0xDFC
+VERSION = 1
+FINEST_STEPS = 1000
+"""T: steps of the finest grid, on which hops begin and end."""
+MODEL_ID_BYTES = 2
+NO_MODEL = bytes(MODEL_ID_BYTES)
+PIXEL_LIMIT = 1 << 26
+"""Pixels a header may announce unless the caller allows more."""
+
+_FIXED_BYTES = 7  # magic and version, model id, packed fields
+_VARINT_BYTES = 5
+_VARINT_LIMIT = 1 << 32
+
+
+class LastStage(IntEnum):
+    """What follows the hops."""
+
+    NONE = 0
+    """Nothing: a lossy file."""
+    GAUSSIAN = 1
+    """The exact pixels, entropy-coded under a discretized Gaussian."""
+    STORED = 2
+    """No hops and no model: the pixels, deflated."""
+
+
+@dataclass(frozen=True)
+class Header:
+    """The fields of a header; :class:`ValueError` where a field does not fit its bits.
+
+    ``width``, ``height`` in pixels; ``channels`` 3 (RGB) or 1 (gray); ``model_id`` the first bytes
+    of the checkpoint's digest; ``growth_index`` 0…63 and ``parts`` 1…4 name the hop plan;
+    ``channel_code`` 0…3 names the channel code; hops run from step T down to ``final_step``,
+    0…1000; ``hop_bytes`` and ``payload_bytes`` are the lengths of the hop stream and of the last
+    stage's payload, 0 where there is none.
+    """
+
+    width: int
+    height: int
+    channels: int
+    model_id: bytes = NO_MODEL
+    last_stage: LastStage = LastStage.NONE
+    growth_index: int = 0
+    parts: int = 1
+    channel_code: int = 0
+    final_step: int = 0
+    hop_bytes: int = 0
+    payload_bytes: int = 0
+
+    def __post_init__(self) -> None:
+        if (fault := _fault(self)) is not None:
+            raise ValueError(fault)
+
+    @property
+    def dimensions(self) -> int:
+        """height · width · channels."""
+        return self.height * self.width * self.channels
+
+    def pack(self) -> bytes:
+        """The header's bytes, its check included."""
+        writer = BitWriter()
+        writer.write(MAGIC, 12)
+        writer.write(VERSION, 4)
+        writer.write(int.from_bytes(self.model_id, "big"), 8 * MODEL_ID_BYTES)
+        writer.write(self.channels == 1, 1)
+        writer.write(self.last_stage, 2)
+        writer.write(self.growth_index, 6)
+        writer.write(self.parts - 1, 2)
+        writer.write(self.channel_code, 2)
+        writer.write(self.final_step, 10)
+        square = self.height == self.width
+        writer.write(square, 1)
+        numbers = [self.width - 1]
+        if not square:
+            numbers.append(self.height - 1)
+        if self.last_stage is not LastStage.STORED:
+            numbers.append(self.hop_bytes)
+        if self.last_stage is not LastStage.NONE:
+            numbers.append(self.payload_bytes)
+        packed = writer.to_bytes() + b"".join(map(_pack_varint, numbers))
+        return packed + bytes([crc8(packed)])
+
+    @staticmethod
+    def unpack(
+        data: bytes, name: str, pixel_limit: int | None = PIXEL_LIMIT
+    ) -> tuple["Header", int]:
+        """The header at the beginning of ``data`` and its length in bytes.
+
+        ``name`` is the file's, for messages. Raises :class:`BadMagicError`,
+        :class:`UnsupportedVersionError`, :class:`TruncatedStreamError` where the data end inside
+        the header, :class:`ChecksumError`, and :class:`BitstreamError` for reserved values and for
+        more than ``pixel_limit`` pixels (``None``: no limit).
+
+        >>> header = Header(32, 32, 3, model_id=b"ab", final_step=17)
+        >>> packed = header.pack()
+        >>> Header.unpack(packed + b"hops", "example.dfc") == (header, len(packed))
+        True
+        """
+        _check_beginning(data, name)
+        reader = BitReader(data[2:_FIXED_BYTES])
+        model_id = reader.read(8 * MODEL_ID_BYTES).to_bytes(MODEL_ID_BYTES, "big")
+        channels = 1 if reader.read(1) else 3
+        last_stage = reader.read(2)
+        growth_index = reader.read(6)
+        parts = reader.read(2) + 1
+        channel_code = reader.read(2)
+        final_step = reader.read(10)
+        square = reader.read(1)
+        width_less_1, position = _unpack_varint(data, _FIXED_BYTES, name)
+        height_less_1, hop_bytes, payload_bytes = width_less_1, 0, 0
+        if not square:
+            height_less_1, position = _unpack_varint(data, position, name)
+        if last_stage != LastStage.STORED:
+            hop_bytes, position = _unpack_varint(data, position, name)
+        if last_stage != LastStage.NONE:
+            payload_bytes, position = _unpack_varint(data, position, name)
+        if position >= len(data):
+            raise _truncated(data, name)
+        if (expected := crc8(data[:position])) != (found := data[position]):
+            raise ChecksumError(
+                f"{name}: damaged header: its check is {found:#04x}, expected {expected:#04x}"
+            )
+        if not square and height_less_1 == width_less_1:
+            raise BitstreamError(
+                f"{name}: expected equal sides to be marked as a square, found {width_less_1 + 1} "
+                "pixels twice"
+            )
+        if last_stage not in tuple(LastStage):
+            raise BitstreamError(f"{name}: expected a last stage of 0 to 2, found {last_stage}")
+        try:
+            header = Header(
+                width=width_less_1 + 1,
+                height=height_less_1 + 1,
+                channels=channels,
+                model_id=model_id,
+                last_stage=LastStage(last_stage),
+                growth_index=growth_index,
+                parts=parts,
+                channel_code=channel_code,
+                final_step=final_step,
+                hop_bytes=hop_bytes,
+                payload_bytes=payload_bytes,
+            )
+        except ValueError as error:
+            raise BitstreamError(f"{name}: {error}") from None
+        if pixel_limit is not None and header.width * header.height > pixel_limit:
+            raise BitstreamError(
+                f"{name}: expected at most {pixel_limit} pixels, found {header.width}×"
+                f"{header.height}; raise the pixel limit if that is meant"
+            )
+        return header, position + 1
+
+
+def _fault(header: Header) -> str | None:
+    """What is wrong with a header's fields, or ``None``."""
+    ranges = (
+        ("width", header.width, 1, _VARINT_LIMIT),
+        ("height", header.height, 1, _VARINT_LIMIT),
+        ("growth index", header.growth_index, 0, 63),
+        ("parts", header.parts, 1, 4),
+        ("channel code", header.channel_code, 0, 3),
+        ("final step", header.final_step, 0, FINEST_STEPS),
+        ("hop stream length", header.hop_bytes, 0, _VARINT_LIMIT - 1),
+        ("payload length", header.payload_bytes, 0, _VARINT_LIMIT - 1),
+    )
+    for field, value, low, high in ranges:
+        if not low <= value <= high:
+            return f"expected a {field} of {low} to {high}, found {value}"
+    if header.channels not in (1, 3):
+        return f"expected 1 or 3 channels, found {header.channels}"
+    if len(header.model_id) != MODEL_ID_BYTES:
+        return f"expected a model id of {MODEL_ID_BYTES} bytes, found {len(header.model_id)}"
+    if header.last_stage is LastStage.NONE and header.payload_bytes:
+        return f"expected no payload in a lossy file, found {header.payload_bytes} bytes"
+    if header.last_stage is LastStage.STORED and header.hop_bytes:
+        return f"expected no hops with stored pixels, found {header.hop_bytes} bytes"
+    plan = (header.growth_index, header.parts, header.channel_code, header.final_step)
+    if header.last_stage is LastStage.STORED and (plan != (0, 1, 0, 0) or any(header.model_id)):
+        return "expected stored pixels to name no model and no hop plan, found one"
+    return None
+
+
+def _check_beginning(data: bytes, name: str) -> None:
+    """Raise unless ``data`` begin with the magic and a known version and hold the fixed fields."""
+    magic = MAGIC.to_bytes(2, "big")  # 0D FC, of which a file holds the last 12 bits
+    nibbles = data[:2].hex()[:3]
+    if not magic.hex()[1:].startswith(nibbles):
+        raise BadMagicError(
+            f"{name}: not a diffcodec file: expected it to begin with {MAGIC:03x}, found {nibbles}"
+        )
+    if len(data) >= 2 and (version := data[1] & 0xF) != VERSION:
+        raise UnsupportedVersionError(f"{name}: expected format version {VERSION}, found {version}")
+    if len(data) < _FIXED_BYTES:
+        raise _truncated(data, name)
+
+
+def _truncated(data: bytes, name: str) -> TruncatedStreamError:
+    return TruncatedStreamError(
+        f"{name}: expected a whole header, found a file that ends inside it, at {len(data)} bytes"
+    )
+
+
+def _pack_varint(value: int) -> bytes:
+    """LEB128: seven bits a byte, least significant first, the top bit set on all but the last."""
+    packed = bytearray()
+    while value >= 0x80:
+        packed.append(value & 0x7F | 0x80)
+        value >>= 7
+    packed.append(value)
+    return bytes(packed)
+
+
+def _unpack_varint(data: bytes, position: int, name: str) -> tuple[int, int]:
+    """The LEB128 integer at ``position``, below 2³² and in its shortest form; the position after.
+
+    Each integer has one form, so that equal files are equal bytes.
+    """
+    value = 0
+    for index in range(_VARINT_BYTES):
+        if position + index >= len(data):
+            raise _truncated(data, name)
+        byte = data[position + index]
+        value |= (byte & 0x7F) << 7 * index
+        if byte < 0x80:
+            if value >= _VARINT_LIMIT or (index and not byte):
+                break
+            return value, position + index + 1
+    raise BitstreamError(
+        f"{name}: expected an integer below 2^32 in its shortest form at byte {position}, found "
+        f"{data[position : position + _VARINT_BYTES].hex(' ')}"
+    )

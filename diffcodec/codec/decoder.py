@@ -1,0 +1,142 @@
+"""The decoder: a stream, or any prefix of one, to successively finer images."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcodec.bits import BitReader
+from diffcodec.bitstream.container import Container
+from diffcodec.bitstream.header import LastStage
+from diffcodec.bitstream.stored import unpack_pixels
+from diffcodec.codec.model import CodecModel
+from diffcodec.codec.pixels import decode_pixels
+from diffcodec.codec.plan import PlanConfig
+from diffcodec.codec.reverse import ReverseProcess
+from diffcodec.codec.tiles import TileLayout
+from diffcodec.diffusion.process import signal_to_levels
+from diffcodec.errors import BitstreamError, ModelMismatchError, TruncatedStreamError
+
+STORED_FILL = 128
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One image on the way.
+
+    Attributes:
+        step: the step t of the grid that it was estimated at; 0 for exact pixels.
+        stream_bytes: length of the shortest prefix of the file that gives this image.
+        pixels: uint8 [H, W, C].
+        exact: whether the pixels are the original's.
+        truncated: the file ends here, before its own end.
+    """
+
+    step: int
+    stream_bytes: int
+    pixels: NDArray[np.uint8]
+    exact: bool = False
+    truncated: bool = False
+
+
+def decode_frames(
+    container: Container,
+    model: CodecModel | None,
+    *,
+    stop_at_step: int = 0,
+    every: bool = True,
+) -> Iterator[Frame]:
+    """x̂_0 before the first packet, after each packet, and the exact pixels of a lossless file.
+
+    Args:
+        model: the model that the header names; not needed for stored pixels.
+        stop_at_step: packets that end below this step, and the exact pixels unless it is 0, are left.
+        every: False gives the last frame alone, without evaluating the network for the others.
+
+    Raises:
+        ModelMismatchError: the file was made with another model; raised before any frame.
+        BitstreamError: a segment is damaged, or the arithmetic differs from the encoder's. What
+            could be decoded before it has been given.
+    """
+    if container.header.last_stage is LastStage.STORED:
+        yield _stored_frame(container)
+        return
+    if model is None or container.header.model_id != model.model_id:
+        found = "none" if model is None else model.model_id.hex()
+        raise ModelMismatchError(
+            f"{container.name}: expected the model {container.header.model_id.hex()} that it was "
+            f"encoded with, found {found}"
+        )
+    yield from _decode_hops(container, model, stop_at_step, every)
+
+
+def _decode_hops(
+    container: Container, model: CodecModel, stop_at_step: int, every: bool
+) -> Iterator[Frame]:
+    header, hops = container.header, container.hops()
+    layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
+    config = PlanConfig(header.growth_index, header.parts, header.channel_code)
+    process = ReverseProcess(model, layout, config, header.final_step)
+    reader = BitReader(hops.data)
+    header_bytes = len(container.header_bytes)
+
+    def frame(truncated: bool = False) -> Frame:
+        stream_bytes = header_bytes + -(-reader.position // 8)
+        pixels = signal_to_levels(layout.join(process.estimate()))
+        return Frame(process.plan.t, stream_bytes, pixels, truncated=truncated)
+
+    while not process.plan.finished:
+        if every:
+            yield frame()
+        try:
+            packet = process.plan.packet(reader.read_unary())
+            if packet.s < stop_at_step:
+                yield frame()
+                return
+            c = config.code.decode(process.vectors, packet.bits, process.noise(), reader)
+        except TruncatedStreamError as error:
+            if hops.complete:
+                raise BitstreamError(
+                    f"{container.name}: expected packets down to step {header.final_step}, found "
+                    f"the hop stream's end at step {process.plan.t}"
+                ) from error
+            yield frame(truncated=True)
+            return
+        process.advance(packet, c)
+    if reader.remaining >= 8:
+        raise BitstreamError(
+            f"{container.name}: expected the hop stream to end with step {header.final_step}, "
+            f"found {reader.remaining} more bits"
+        )
+    wants_pixels = header.last_stage is LastStage.GAUSSIAN and stop_at_step == 0
+    if not wants_pixels:
+        yield frame(truncated=not hops.complete)
+        return
+    try:
+        payload = container.last_stage()
+        if payload.complete:
+            estimate = layout.join(process.estimate())
+            pixels = decode_pixels(payload.data, estimate, container.name)
+    except BitstreamError:
+        # What the hops gave is whole and nearly the image: give it before the complaint.
+        yield frame()
+        raise
+    if payload.complete:
+        if every:
+            yield frame()
+        yield Frame(0, container.total_bytes, pixels, exact=True)
+    else:
+        yield frame(truncated=True)
+
+
+def _stored_frame(container: Container) -> Frame:
+    """Deflated pixels; of a truncated file the first ones, the rest mid-gray."""
+    header, payload = container.header, container.last_stage()
+    values = unpack_pixels(payload, header.dimensions, container.name)
+    pixels = np.full(header.dimensions, STORED_FILL, dtype=np.uint8)
+    pixels[: len(values)] = values
+    pixels = pixels.reshape(header.height, header.width, header.channels)
+    complete = payload.complete
+    stream_bytes = container.total_bytes if complete else len(container.header_bytes)
+    return Frame(0, stream_bytes, pixels, exact=complete, truncated=not complete)

@@ -1,0 +1,261 @@
+"""The encoder: an image to a stream, in closed loop with the decoder it imagines."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcodec.bitstream.container import assemble
+from diffcodec.bitstream.header import Header, LastStage
+from diffcodec.bitstream.stored import pack_pixels
+from diffcodec.codec.model import CodecModel
+from diffcodec.codec.pixels import encode_pixels
+from diffcodec.codec.plan import Packet, PlanConfig
+from diffcodec.codec.reverse import ReverseProcess
+from diffcodec.codec.tiles import TileLayout
+from diffcodec.bits import BitWriter
+from diffcodec.diffusion.process import hop_kl_nats, signal_to_levels
+from diffcodec.errors import DiffcodecError
+from diffcodec.units import bits_per_dimension, nats_to_bits
+
+Float64 = NDArray[np.float64]
+
+HANDOVER_GAMMA = -10.7
+
+
+class BudgetError(DiffcodecError):
+    """No file of this image is as small as was asked for."""
+
+
+@dataclass(frozen=True)
+class EncoderSettings:
+    """How to encode.
+
+    Attributes:
+        plan: growth of the hops, parts, channel code.
+        bpd: a budget in bits/dim for the whole file, or None for a lossless file.
+        handover_gamma: noise level at which a lossless file's pixels are coded.
+        trace: measure the RMSE after every packet for the ledger (one evaluation a packet).
+    """
+
+    plan: PlanConfig = PlanConfig()
+    bpd: float | None = None
+    handover_gamma: float = HANDOVER_GAMMA
+    trace: bool = False
+
+
+@dataclass(frozen=True)
+class LedgerEntry:
+    """One packet's account.
+
+    Attributes:
+        t, s: steps of the grid.
+        kl_bits: KL(q(z_s | z_t, x) ‖ p(z_s | z_t)) for this image.
+        paid_bits: what the packet takes in the file, its plan correction included.
+        cumulative_bpd: size of a file cut after this packet, header included, over H·W·C.
+        rmse: root mean square error of the decoded image there, 0–255 scale; None if not traced.
+    """
+
+    t: int
+    s: int
+    kl_bits: float
+    paid_bits: int
+    cumulative_bpd: float
+    rmse: float | None
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A stream and its account.
+
+    Attributes:
+        data: the file.
+        header: what its header says.
+        ledger: one entry a packet, in order; empty for stored pixels.
+        last_stage_bits: ideal length of the last stage; 0 where there is none.
+        evaluations: evaluations of the network that a decoder of the whole file needs.
+    """
+
+    data: bytes
+    header: Header
+    ledger: tuple[LedgerEntry, ...]
+    last_stage_bits: float
+    evaluations: int
+
+    @property
+    def bpd(self) -> float:
+        """Bits per dimension, every byte of the file counted."""
+        return bits_per_dimension(8.0 * len(self.data), self.header.dimensions)
+
+
+def encode_image(
+    pixels: NDArray[np.uint8],
+    model: CodecModel,
+    settings: EncoderSettings | None = None,
+    on_step: Callable[[int], None] = lambda step: None,
+) -> Encoded:
+    """Encode ``pixels``, uint8 [H, W, C] with C = 1 or 3.
+
+    A lossless file that would be larger than the deflated pixels holds those instead. A budget that
+    the lossless file fits gives the lossless file.
+
+    Args:
+        on_step: called with the step that each packet has reached, for a progress display.
+
+    Raises:
+        BudgetError: the budget is smaller than a file without packets.
+    """
+    settings = settings or EncoderSettings()
+    height, width, channels = pixels.shape
+    layout = TileLayout(height, width, channels, model.tile_side)
+    run = _Run(pixels, layout, model, settings, on_step)
+    return run.lossless() if settings.bpd is None else run.within(settings.bpd)
+
+
+class _Run:
+    """One image on its way into a file."""
+
+    def __init__(
+        self,
+        pixels: NDArray[np.uint8],
+        layout: TileLayout,
+        model: CodecModel,
+        settings: EncoderSettings,
+        on_step: Callable[[int], None],
+    ) -> None:
+        self._pixels, self._layout, self._model = pixels, layout, model
+        self._settings, self._on_step = settings, on_step
+        self._signal = layout.split(pixels)
+        self._handover = model.schedule.step_at_gamma(settings.handover_gamma)
+        self._process = ReverseProcess(model, layout, settings.plan, final_step=0)
+        self._writer = BitWriter()
+        self._ledger: list[LedgerEntry] = []
+        self._evaluations = 1
+
+    def lossless(self) -> Encoded:
+        """Hops down to the handover, then the pixels; or the deflated pixels if they are smaller."""
+        while self._process.plan.t > self._handover:
+            self._code(*self._next_packet(self._handover))
+        coded, stored = self._with_last_stage(), self._stored()
+        return stored if len(stored.data) < len(coded.data) else coded
+
+    def within(self, bpd: float) -> Encoded:
+        """As many packets as the budget holds; all of them and the pixels if even those fit."""
+        budget_bytes = math.floor(bpd * self._pixels.size / 8.0)
+        empty = len(self._lossy().data)
+        if budget_bytes < empty:
+            raise BudgetError(
+                f"{bpd} bits/dim of this image are {budget_bytes} bytes, expected at least {empty}"
+            )
+        stored = self._stored()
+        if len(stored.data) <= budget_bytes:
+            return stored
+        while self._process.plan.t > 0:
+            correction, packet = self._next_packet(0)
+            if self._process.plan.t > self._handover >= packet.s:
+                lossless = self._fork().lossless()
+                if len(lossless.data) <= budget_bytes:
+                    return lossless
+            if self._bytes_after(correction, packet) > budget_bytes:
+                self._fill(correction, packet, budget_bytes)
+                break
+            self._code(correction, packet)
+        return self._lossy()
+
+    def _next_packet(self, end: int) -> tuple[int, Packet]:
+        """The correction that fits this image's error, and the packet that it gives."""
+        plan = self._process.plan
+        error = float(np.mean((self._signal - self._process.x_hat()) ** 2))
+        correction = plan.correction_for(error)
+        return correction, plan.packet(correction, end)
+
+    def _code(self, correction: int, packet: Packet) -> None:
+        process, before = self._process, self._writer.bit_length
+        squared_error = float(np.sum((self._signal - process.x_hat()) ** 2))
+        delta = process.delta(packet, self._signal)
+        self._writer.write_unary(correction)
+        c = self._settings.plan.code.encode(delta, packet.bits, process.noise(), self._writer)
+        process.advance(packet, c)
+        self._evaluations += packet.evaluates
+        kl_nats = hop_kl_nats(self._model.schedule, packet.s, packet.t, squared_error)
+        self._ledger.append(
+            LedgerEntry(
+                t=packet.t,
+                s=packet.s,
+                kl_bits=nats_to_bits(kl_nats),
+                paid_bits=self._writer.bit_length - before,
+                cumulative_bpd=bits_per_dimension(8.0 * len(self._lossy().data), self._pixels.size),
+                rmse=self._rmse() if self._settings.trace else None,
+            )
+        )
+        self._on_step(packet.s)
+
+    def _fill(self, correction: int, packet: Packet, budget_bytes: int) -> None:
+        """Code the part of ``packet`` that the rest of the budget holds, if any does."""
+        for end in range(packet.s + 1, packet.t):
+            shorter = self._process.plan.packet(correction, end)
+            if self._bytes_after(correction, shorter) <= budget_bytes:
+                self._code(correction, shorter)
+                return
+
+    def _bytes_after(self, correction: int, packet: Packet) -> int:
+        """Size of a lossy file that ends with ``packet``."""
+        told = BitWriter()
+        told.write_unary(correction)
+        bits = self._writer.bit_length + told.bit_length + self._layout.count * packet.bits
+        return len(self._file(bytes(-(-bits // 8))))
+
+    def _rmse(self) -> float:
+        decoded = signal_to_levels(self._layout.join(self._process.estimate()))
+        difference = decoded.astype(np.float64) - self._pixels
+        return math.sqrt(float(np.mean(difference**2)))
+
+    def _fork(self) -> "_Run":
+        """A run that can go on by itself from here."""
+        twin = copy.copy(self)
+        twin._process = self._process.fork()
+        twin._writer = BitWriter()
+        twin._writer.write_bits(self._writer)
+        twin._ledger = list(self._ledger)
+        return twin
+
+    def _file(self, hops: bytes, payload: bytes = b"", stage: LastStage = LastStage.NONE) -> bytes:
+        return assemble(self._header(stage), hops, payload)
+
+    def _header(self, stage: LastStage) -> Header:
+        shape = (self._layout.width, self._layout.height, self._layout.channels)
+        if stage is LastStage.STORED:
+            return Header(*shape, last_stage=stage)
+        plan = self._settings.plan
+        return Header(
+            *shape,
+            model_id=self._model.model_id,
+            last_stage=stage,
+            growth_index=plan.growth_index,
+            parts=plan.parts,
+            channel_code=plan.code_id,
+            final_step=self._process.plan.t,
+        )
+
+    def _lossy(self) -> Encoded:
+        return self._encoded(self._file(self._writer.to_bytes()), tuple(self._ledger))
+
+    def _with_last_stage(self) -> Encoded:
+        estimate = self._layout.join(self._process.estimate())
+        payload, ideal_bits = encode_pixels(self._pixels, estimate)
+        data = self._file(self._writer.to_bytes(), payload, LastStage.GAUSSIAN)
+        return self._encoded(data, tuple(self._ledger), ideal_bits)
+
+    def _stored(self) -> Encoded:
+        payload = pack_pixels(self._pixels)
+        data = self._file(b"", payload, LastStage.STORED)
+        return Encoded(data, Header.unpack(data, "stored pixels", None)[0], (), 0.0, 0)
+
+    def _encoded(
+        self, data: bytes, ledger: tuple[LedgerEntry, ...], last_stage_bits: float = 0.0
+    ) -> Encoded:
+        header, _ = Header.unpack(data, "encoded image", None)
+        return Encoded(data, header, ledger, last_stage_bits, self._evaluations)

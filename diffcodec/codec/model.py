@@ -1,0 +1,90 @@
+"""The model as the codec sees it: a denoiser evaluated the same way at both ends."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from diffcodec.bitstream.header import FINEST_STEPS, MODEL_ID_BYTES
+from diffcodec.codec.tiles import TILE_CHANNELS
+from diffcodec.diffusion.schedule import Schedule, make_schedule
+from diffcodec.errors import CheckpointError
+from diffcodec.model.checkpoint import Checkpoint, load_checkpoint
+
+Float64 = NDArray[np.float64]
+
+LARGEST_BATCH = 16
+
+
+@dataclass(frozen=True, eq=False)
+class CodecModel:
+    """A checkpoint that the codec can use.
+
+    Raises:
+        CheckpointError: the model's grid or tiles are not those of the file format.
+    """
+
+    checkpoint: Checkpoint
+
+    def __post_init__(self) -> None:
+        config = self.checkpoint.config
+        if config.schedule.steps != FINEST_STEPS or config.unet.image_channels != TILE_CHANNELS:
+            raise CheckpointError(
+                f"model {config.name!r}: the codec expects {FINEST_STEPS} steps and "
+                f"{TILE_CHANNELS} channels, found {config.schedule.steps} and "
+                f"{config.unet.image_channels}"
+            )
+
+    @property
+    def model_id(self) -> bytes:
+        """What a file's header calls this model."""
+        return self.checkpoint.digest[:MODEL_ID_BYTES]
+
+    @property
+    def tile_side(self) -> int:
+        """Side of the tiles that the network sees."""
+        return self.checkpoint.config.unet.image_size
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """The table of γ."""
+        return make_schedule(self.checkpoint.config.schedule)
+
+    @cached_property
+    def error_curve(self) -> Float64:
+        """Mean squared error per dimension at every step, float64 [T + 1]."""
+        curve = self.checkpoint.error_curve
+        return np.interp(self.schedule.gamma, curve.gamma, curve.error)
+
+    @torch.inference_mode()
+    def estimate(self, z: Float64, t: int) -> Float64:
+        """x̂_0(z_t) clipped to [−1, 1], float64 [G, C, S, S] in and out.
+
+        The numeric contract (docs/format.md): float32, channels last, batches of min(G, 16) tiles of
+        which the last is filled up with zeros, so that the shape of every evaluation follows from
+        the header; denormals are not flushed.
+        """
+        torch.set_flush_denormal(False)
+        batch = min(len(z), LARGEST_BATCH)
+        gamma = torch.full((batch,), float(self.schedule.gamma[t]), dtype=torch.float32)
+        tiles = torch.zeros((batch, *z.shape[1:])).contiguous(memory_format=torch.channels_last)
+        estimate = np.empty(z.shape)
+        for start in range(0, len(z), batch):
+            part = z[start : start + batch]
+            tiles.zero_()
+            tiles[: len(part)] = torch.from_numpy(part.astype(np.float32))
+            output = self.checkpoint.denoiser(tiles, gamma).clamp(-1.0, 1.0)
+            estimate[start : start + batch] = output[: len(part)].double().numpy()
+        return estimate
+
+
+def load_codec_model(folder: Path) -> CodecModel:
+    """The model in ``folder``.
+
+    Raises:
+        CheckpointError: it cannot be read, or the codec cannot use it.
+    """
+    return CodecModel(load_checkpoint(folder))

@@ -1,0 +1,193 @@
+"""The hop plan: where hops end and what each may cost, from numbers that both ends have.
+
+A hop is what happens between two evaluations of the network. It is cut into parts, one packet each,
+between which x̂_0 is updated without the network. Hops grow in proportion to the bits already paid
+(design.md §4), and a packet ends where the KL, at the error that both ends agree on, is what its bits
+buy; so an image that is harder than the average takes more hops, not larger ones.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from diffcodec.coding.channel import CHANNEL_CODES, ChannelCode
+from diffcodec.diffusion.process import hop_kl_nats
+from diffcodec.diffusion.schedule import Schedule
+from diffcodec.errors import BitstreamError
+
+Float64 = NDArray[np.float64]
+
+GROWTH_UNIT = 1.0 / 128.0
+SMALLEST_HOP_BITS = 32
+HOP_OFFSET_BITS = 64
+SMALLEST_PART_BITS = 64
+CORRECTIONS_PER_OCTAVE = 8
+LARGEST_CORRECTION = 64
+SMALLEST_ERROR = 2.0**-40
+# 2^(1/8), written out: no platform's pow has a say.
+_CORRECTION_RATIO = 1.0905077326652577
+
+
+@dataclass(frozen=True)
+class PlanConfig:
+    """The fields of a file's header that decide the plan.
+
+    Attributes:
+        growth_index: a hop's bits are (growth_index + 1)/128 of what was paid before it.
+        parts: most packets between two evaluations of the network, 1…4.
+        code_id: key of `CHANNEL_CODES`.
+    """
+
+    growth_index: int = 11
+    parts: int = 4
+    code_id: int = 0
+
+    @property
+    def growth(self) -> float:
+        """A hop's bits over the bits paid before it."""
+        return (self.growth_index + 1) * GROWTH_UNIT
+
+    @property
+    def code(self) -> ChannelCode:
+        """The channel code.
+
+        Raises:
+            BitstreamError: the id is not one that this release knows.
+        """
+        if self.code_id not in CHANNEL_CODES:
+            known = ", ".join(str(key) for key in sorted(CHANNEL_CODES))
+            raise BitstreamError(f"expected a channel code of {known}, found {self.code_id}")
+        return CHANNEL_CODES[self.code_id]
+
+
+@dataclass(frozen=True)
+class Packet:
+    """One transition z_t → z_s.
+
+    Attributes:
+        t, s: steps of the grid, s < t.
+        bits: the channel code's budget for each vector.
+        error: the squared error per dimension of x̂_0 that both ends reckon with.
+        evaluates: whether x̂_0 came straight from the network, at the beginning of a hop.
+    """
+
+    t: int
+    s: int
+    bits: int
+    error: float
+    evaluates: bool
+
+
+class HopPlan:
+    """Walks the grid from T to ``final_step``; encoder and decoder each drive one.
+
+    Call `predicted_error`, then `packet` with the correction, then `advance`, until `finished`.
+    """
+
+    def __init__(
+        self,
+        config: PlanConfig,
+        schedule: Schedule,
+        error_curve: Float64,
+        dimensions: int,
+        final_step: int,
+    ) -> None:
+        """``error_curve``: the model's mean squared error per dimension at every step, [T + 1].
+
+        ``dimensions``: coordinates of one vector of the channel code.
+        """
+        self._config, self._code = config, config.code
+        self._schedule, self._curve = schedule, error_curve
+        self._dimensions, self._final_step = dimensions, final_step
+        self.t = schedule.steps
+        self._paid_bits = 0
+        self._parts_left = 0
+        self._part_bits = 0
+        self._difficulty = 1.0
+        self._updated_error = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the final step has been reached."""
+        return self.t <= self._final_step
+
+    @property
+    def at_hop(self) -> bool:
+        """Whether the next packet begins a hop, with an evaluation of the network."""
+        return self._parts_left == 0
+
+    def predicted_error(self) -> float:
+        """What both ends expect of x̂_0's squared error per dimension before it is corrected."""
+        if self.at_hop:
+            return max(SMALLEST_ERROR, self._difficulty * float(self._curve[self.t]))
+        return self._updated_error
+
+    def correction_for(self, error: float) -> int:
+        """The correction, in eighths of an octave, that brings the prediction nearest to ``error``."""
+        ratio = max(error, SMALLEST_ERROR) / self.predicted_error()
+        correction = round(CORRECTIONS_PER_OCTAVE * float(np.log2(ratio)))
+        return max(-LARGEST_CORRECTION, min(LARGEST_CORRECTION, correction))
+
+    def packet(self, correction: int, final_step: int | None = None) -> Packet:
+        """The next packet, once the correction is known; does not move.
+
+        Args:
+            final_step: an end other than the plan's own, to ask what another end would give.
+        """
+        end = self._final_step if final_step is None else final_step
+        error = max(SMALLEST_ERROR, self.predicted_error() * _power(_CORRECTION_RATIO, correction))
+        part_bits = self._part_bits
+        if self.at_hop:
+            _, part_bits = self._hop()
+        kl_nats = self._code.bought_nats(self._code.nearest_budget(part_bits))
+        s = max(end, self._step_for(kl_nats, error))
+        kl_nats = hop_kl_nats(self._schedule, s, self.t, self._dimensions * error)
+        return Packet(self.t, s, self._code.payload_bits(kl_nats), error, self.at_hop)
+
+    def advance(self, packet: Packet) -> None:
+        """Move to the end of ``packet``."""
+        if self.at_hop:
+            self._parts_left, self._part_bits = self._hop()
+            self._difficulty = packet.error / max(SMALLEST_ERROR, float(self._curve[self.t]))
+        self._parts_left -= 1
+        self._paid_bits += packet.bits
+        snr_gain = float(self._schedule.snr[packet.s] - self._schedule.snr[packet.t])
+        self._updated_error = packet.error / (1.0 + snr_gain * packet.error)
+        self.t = packet.s
+
+    def _hop(self) -> tuple[int, int]:
+        """Parts of the hop that begins here, and the bits of each."""
+        growing = int(self._config.growth * (self._paid_bits + HOP_OFFSET_BITS))
+        bits = max(SMALLEST_HOP_BITS, growing)
+        parts = max(1, min(self._config.parts, bits // SMALLEST_PART_BITS))
+        return parts, bits // parts
+
+    def _step_for(self, kl_nats: float, error: float) -> int:
+        """The step s < t whose hop at ``error`` comes nearest to ``kl_nats``."""
+        snr = self._schedule.snr
+        target = float(snr[self.t]) + 2.0 * kl_nats / (self._dimensions * error)
+        # SNR falls with the step: search the negated, ascending table.
+        upper = int(np.searchsorted(-snr, -target, side="left"))
+        upper = min(upper, self.t - 1)
+        if upper > 0 and snr[upper - 1] - target < target - snr[upper]:
+            upper -= 1
+        return upper
+
+
+def count_evaluations(plan: HopPlan) -> int:
+    """Network evaluations of a plan on an image of average difficulty, the last x̂_0 included."""
+    evaluations = 1
+    while not plan.finished:
+        packet = plan.packet(0)
+        evaluations += packet.evaluates
+        plan.advance(packet)
+    return evaluations
+
+
+def _power(base: float, exponent: int) -> float:
+    """``base`` to an integer power by multiplications alone, the same on every platform."""
+    product = 1.0
+    for _ in range(abs(exponent)):
+        product *= base
+    return product if exponent >= 0 else 1.0 / product

@@ -1,0 +1,58 @@
+"""The whole exception tree.
+
+DiffcodecError
+├── ImageError                 an image that cannot be read, or that the codec does not take
+├── DatasetError               a training or test set that is missing, damaged or empty
+├── CheckpointError            weights or configuration that cannot be read
+│   └── ModelMismatchError     the file was made with another model
+└── BitstreamError             a compressed file that cannot be decoded
+    ├── BadMagicError          not a diffcodec file
+    ├── UnsupportedVersionError  made by a format version this release does not read
+    ├── ChecksumError          damaged
+    ├── TruncatedStreamError   ends before the first thing that could be shown
+    └── NumericMismatchError   the decoder's arithmetic departed from the encoder's
+"""
+
+
+class DiffcodecError(Exception):
+    """Anything that went wrong for a reason the user can act on; the message is one line."""
+
+
+class ImageError(DiffcodecError):
+    """An image cannot be read, or is of a kind that the codec does not take."""
+
+
+class DatasetError(DiffcodecError):
+    """A training or test set is missing, damaged or empty."""
+
+
+class CheckpointError(DiffcodecError):
+    """Weights or their configuration cannot be read."""
+
+
+class ModelMismatchError(CheckpointError):
+    """A compressed file names another model than the one given."""
+
+
+class BitstreamError(DiffcodecError):
+    """A compressed file cannot be decoded."""
+
+
+class BadMagicError(BitstreamError):
+    """The bytes do not begin like a diffcodec file."""
+
+
+class UnsupportedVersionError(BitstreamError):
+    """The file's format version is not one that this release reads."""
+
+
+class ChecksumError(BitstreamError):
+    """A segment's check does not agree with its bytes: the file is damaged."""
+
+
+class TruncatedStreamError(BitstreamError):
+    """The file ends before the first thing that could be shown."""
+
+
+class NumericMismatchError(BitstreamError):
+    """The bytes are whole, but this machine's arithmetic departed from the encoder's."""

@@ -1,0 +1,141 @@
+"""Image files ↔ uint8 arrays.
+
+The codec takes what a lossless file can give back: 8-bit gray or RGB. Everything else is refused
+with a message that says what was found, because a silent conversion would lose it.
+"""
+
+import io
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from diffcodec.errors import ImageError
+
+PIXEL_LIMIT = 1 << 26
+"""Pixels an image may have unless the caller allows more: a guard against decompression bombs."""
+
+_EXPECTED = "expected one picture of 8-bit gray or RGB"
+_BIT_DEPTH_OFFSET = 24  # in a PNG: signature 8, chunk length 4, "IHDR" 4, width 4, height 4
+_TIFF_BITS_PER_SAMPLE = 258
+
+
+def read_image(data: bytes, name: str, pixel_limit: int | None = PIXEL_LIMIT) -> NDArray[np.uint8]:
+    """The pixels of an image file, uint8 [H, W, C]: C = 1 for gray, 3 for RGB and palettes.
+
+    Pixels are kept in the order in which the file stores them: an EXIF orientation is not applied,
+    so decoding restores the stored pixels and the tag itself is not kept. Colour profiles are
+    neither applied nor kept. Of a JPEG with secondary pictures (MPO) the primary one is taken.
+
+    ``name`` is for messages. ``pixel_limit`` bounds H · W before anything is decoded; ``None``
+    lifts the bound.
+
+    Raises :class:`ImageError` for anything that is not a whole single picture of 8-bit gray or RGB:
+    more than 8 bits a sample, animations, transparency (even where every pixel is opaque), CMYK and
+    other colour models, damaged files and files that are no image.
+
+    >>> read_image(png_bytes(np.full((2, 3, 1), 7, dtype=np.uint8)), "seven.png")[..., 0]
+    array([[7, 7, 7],
+           [7, 7, 7]], dtype=uint8)
+    """
+    try:
+        with _pillow_limit_lifted(), Image.open(io.BytesIO(data)) as image:
+            _refuse_unless_taken(image, data, name, pixel_limit)
+            image.load()
+            gray = image.mode in ("1", "L")
+            pixels = np.array(image.convert("L" if gray else "RGB"), dtype=np.uint8)
+    except (ImageError, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        found = "an empty file" if not data else "no image format that Pillow knows"
+        raise ImageError(f"{name}: {_EXPECTED}, found {found}") from None
+    # Pillow's plugins raise whatever their parsers stumble on (struct.error, IndexError,
+    # SyntaxError, zlib.error, …): for the user they all mean one thing.
+    except Exception as error:
+        raise ImageError(f"{name}: {_EXPECTED}, found a damaged file ({error})") from error
+    return pixels[:, :, None] if gray else pixels
+
+
+def png_bytes(pixels: NDArray[np.uint8]) -> bytes:
+    """A PNG file of ``pixels``, uint8 [H, W, C] with C = 1 (gray) or 3 (RGB).
+
+    Raises :class:`ValueError` for any other shape or type.
+    """
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] not in (1, 3):
+        raise ValueError(f"expected uint8 [H, W, 1 or 3], got {pixels.dtype} {pixels.shape}")
+    file = io.BytesIO()
+    picture = pixels[:, :, 0] if pixels.shape[2] == 1 else pixels
+    Image.fromarray(np.ascontiguousarray(picture)).save(file, format="PNG")
+    return file.getvalue()
+
+
+def _refuse_unless_taken(
+    image: Image.Image, data: bytes, name: str, pixel_limit: int | None
+) -> None:
+    """Raise :class:`ImageError` for an opened, not yet decoded image that the codec cannot keep."""
+    width, height = image.size
+    if pixel_limit is not None and width * height > pixel_limit:
+        raise ImageError(
+            f"{name}: expected at most {pixel_limit} pixels, found {width}×{height} = "
+            f"{width * height}; raise the pixel limit if that is meant"
+        )
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ImageError(f"{name}: {_EXPECTED}, found an animation or {frames} pages")
+    if image.has_transparency_data:
+        raise ImageError(
+            f"{name}: {_EXPECTED}, found transparency ({image.mode}), which a lossless file would "
+            "lose; flatten it first (magick IN -background white -alpha remove -alpha off OUT)"
+        )
+    if _bits_a_sample(image, data) > 8:
+        raise ImageError(f"{name}: {_EXPECTED}, found more than 8 bits a sample ({image.mode})")
+    if image.mode not in ("1", "L", "P", "RGB"):
+        raise ImageError(f"{name}: {_EXPECTED}, found colour mode {image.mode}")
+
+
+def _bits_a_sample(image: Image.Image, data: bytes) -> int:
+    """Bits a sample as far as the file tells; Pillow narrows 16-bit RGB to 8 without a word."""
+    if image.mode.startswith(("I", "F")):
+        return 32 if image.mode in ("I", "F") else 16
+    if image.format == "PNG":
+        return data[_BIT_DEPTH_OFFSET]
+    if image.format == "TIFF":
+        return int(max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))))  # type: ignore[attr-defined]
+    for tile in getattr(image, "tile", ()):
+        options = tile.args if isinstance(tile.args, tuple) else (tile.args,)
+        # A raw mode such as "RGB;16B", or the greatest value of a PPM.
+        if any(isinstance(o, str) and ";16" in o for o in options):
+            return 16
+        if image.format == "PPM" and any(isinstance(o, int) and o > 255 for o in options):
+            return 16
+    return 8
+
+
+@contextmanager
+def _pillow_limit_lifted() -> Iterator[None]:
+    """Switch off Pillow's own pixel limit, a module global, where ``pixel_limit`` stands in."""
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def contact_sheet(images: Sequence[NDArray[np.uint8]], gap: int = 2) -> NDArray[np.uint8]:
+    """Images of one shape, uint8 [H, W, C], row by row on a near-square sheet, white between."""
+    if not images:
+        raise ValueError("a contact sheet needs at least one image")
+    height, width, channels = images[0].shape
+    columns = math.ceil(math.sqrt(len(images) * height / width))
+    rows = math.ceil(len(images) / columns)
+    shape = (rows * (height + gap) + gap, columns * (width + gap) + gap, channels)
+    sheet = np.full(shape, 255, dtype=np.uint8)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        top, left = gap + row * (height + gap), gap + column * (width + gap)
+        sheet[top : top + height, left : left + width] = image
+    return sheet

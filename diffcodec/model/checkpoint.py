@@ -1,0 +1,157 @@
+"""A model on disk: ``config.json`` and ``model.safetensors`` in one folder, tied by a digest."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from diffcodec.diffusion.schedule import ScheduleConfig
+from diffcodec.errors import CheckpointError
+from diffcodec.model.catalog import CONFIG_NAME
+from diffcodec.model.denoiser import Denoiser, ModelConfig, Parameterization
+from diffcodec.model.unet import UNetConfig
+
+WEIGHTS_NAME = "model.safetensors"
+CHECKPOINT_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class ErrorCurve:
+    """The denoiser's mean squared error by noise level, measured on images it was not trained on.
+
+    The codec plans its hops with it: both ends know it, so it is part of the model's digest.
+
+    Attributes:
+        gamma: increasing noise levels.
+        error: E‖x − x̂_0(z_γ)‖² / dimensions at each of them, signal scaled to [−1, 1].
+    """
+
+    gamma: tuple[float, ...]
+    error: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        increasing = all(a < b for a, b in zip(self.gamma, self.gamma[1:], strict=False))
+        if len(self.gamma) != len(self.error) or len(self.gamma) < 2 or not increasing:
+            raise ValueError("an error curve needs two or more increasing noise levels, one error each")
+        if min(self.error) <= 0:
+            raise ValueError("errors must be positive")
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A denoiser ready to evaluate, and what the codec has to know of it.
+
+    Attributes:
+        denoiser: float32 weights, in evaluation mode.
+        error_curve: its measured error by noise level.
+        digest: SHA-256 over configuration, error curve and stored weights.
+    """
+
+    denoiser: Denoiser
+    error_curve: ErrorCurve
+    digest: bytes
+
+    @property
+    def config(self) -> ModelConfig:
+        """The denoiser's configuration."""
+        return self.denoiser.config
+
+
+def save_checkpoint(
+    folder: Path, denoiser: Denoiser, error_curve: ErrorCurve, dtype: torch.dtype = torch.float16
+) -> bytes:
+    """Write both files into ``folder``, weights rounded to ``dtype``; returns the digest."""
+    tensors = {
+        name: tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
+        for name, tensor in denoiser.state_dict().items()
+    }
+    description: dict[str, Any] = {
+        "format": CHECKPOINT_FORMAT,
+        "model": dataclasses.asdict(denoiser.config),
+        "error_curve": dataclasses.asdict(error_curve),
+    }
+    digest = _digest(description, tensors)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / WEIGHTS_NAME).write_bytes(save(tensors))
+    text = json.dumps({**description, "digest": digest.hex()}, indent=1)
+    (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    return digest
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Read a model folder.
+
+    Raises:
+        CheckpointError: a file is missing or unreadable, a field is unknown, a tensor does not fit,
+            or the digest does not agree with what was read.
+    """
+    config_path, weights_path = folder / CONFIG_NAME, folder / WEIGHTS_NAME
+    try:
+        text = config_path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{config_path}: expected a model's configuration: {error}") from error
+    try:
+        stored: dict[str, Any] = json.loads(text)
+        recorded = bytes.fromhex(stored.pop("digest"))
+        if stored["format"] != CHECKPOINT_FORMAT:
+            raise ValueError(f"format {stored['format']}, expected {CHECKPOINT_FORMAT}")
+        config = model_config_from_dict(stored["model"])
+        curve = stored["error_curve"]
+        error_curve = ErrorCurve(tuple(curve["gamma"]), tuple(curve["error"]))
+        denoiser = Denoiser(config)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{config_path}: not a model's configuration: {error!r}") from error
+    try:
+        tensors = load(weights_path.read_bytes())
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{weights_path}: expected safetensors weights: {error}") from error
+    if _digest(stored, tensors) != recorded:
+        raise CheckpointError(
+            f"{folder}: damaged, the digest of {CONFIG_NAME} and {WEIGHTS_NAME} "
+            f"is not {recorded.hex()[:16]}…"
+        )
+    try:
+        denoiser.load_state_dict(tensors)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{weights_path}: weights do not fit {CONFIG_NAME}: {reason}") from error
+    denoiser.eval().requires_grad_(False)
+    denoiser.to(memory_format=torch.channels_last)
+    return Checkpoint(denoiser, error_curve, recorded)
+
+
+def model_config_from_dict(fields: Mapping[str, Any]) -> ModelConfig:
+    """The inverse of ``dataclasses.asdict`` on a `ModelConfig`, through JSON.
+
+    Raises:
+        TypeError, ValueError, KeyError: fields unknown, missing or out of range.
+    """
+    unet = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in fields["unet"].items()
+    }
+    return ModelConfig(
+        name=fields["name"],
+        parameterization=Parameterization(fields["parameterization"]),
+        schedule=ScheduleConfig(**fields["schedule"]),
+        unet=UNetConfig(**unet),
+    )
+
+
+def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 of the canonical JSON and of every tensor's name, type, shape and bytes, by name."""
+    canonical = json.dumps(description, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(canonical.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
+    return digest.digest()

@@ -1,0 +1,229 @@
+"""DDPM's U-Net (arXiv:2006.11239, appendix B): the network alone, which knows no noise convention."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+MAX_PERIOD = 10_000.0
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Shape of the network.
+
+    Attributes:
+        image_size: side of the square tiles it sees.
+        image_channels: channels of those tiles.
+        channels: feature channels at each resolution, from ``image_size`` down by halves.
+        blocks: residual blocks at each resolution on the way down (one more on the way up).
+        attention_resolutions: resolutions whose blocks are followed by self-attention.
+        heads: attention heads.
+        groups: groups of every group norm; must divide all channel counts.
+        dropout: dropout probability inside residual blocks.
+        adaptive_norm: the time embedding scales and shifts the second norm (ADM's AdaGN,
+            arXiv:2105.05233) instead of being added before it.
+        fourier_exponents: sin and cos of 2ⁿ π z are appended to the input for each n
+            (VDM, arXiv:2107.00630, appendix C).
+    """
+
+    image_size: int = 32
+    image_channels: int = 3
+    channels: tuple[int, ...] = (48, 96, 96)
+    blocks: int = 1
+    attention_resolutions: tuple[int, ...] = (16,)
+    heads: int = 1
+    groups: int = 16
+    dropout: float = 0.0
+    adaptive_norm: bool = False
+    fourier_exponents: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        smallest = self.image_size >> (len(self.channels) - 1)
+        if not self.channels or smallest < 1 or smallest << (len(self.channels) - 1) != self.image_size:
+            raise ValueError(
+                f"image size {self.image_size} cannot be halved {len(self.channels) - 1} times"
+            )
+        if any(width % self.groups or width % self.heads for width in self.channels):
+            raise ValueError(
+                f"channels {self.channels} must be multiples of {self.groups} groups "
+                f"and of {self.heads} heads"
+            )
+
+
+class UNet(nn.Module):
+    """float32 [B, C, S, S] and time [B] in 0…1000 to an output of the input's shape."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        base = config.channels[0]
+        embedding = 4 * base
+        self.time = nn.Sequential(
+            nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
+        features = config.image_channels * (1 + 2 * len(config.fourier_exponents))
+        self.head = nn.Conv2d(features, base, 3, padding=1)
+
+        skips = [base]
+        width = base
+        down: list[nn.Module] = []
+        for level, out in enumerate(config.channels):
+            resolution = config.image_size >> level
+            for _ in range(config.blocks):
+                down.append(_Stage(config, width, out, embedding, resolution))
+                width = out
+                skips.append(width)
+            if level + 1 < len(config.channels):
+                down.append(_Downsample(width))
+                skips.append(width)
+        self.down = nn.ModuleList(down)
+
+        self.middle = nn.ModuleList(
+            [
+                _ResidualBlock(config, width, width, embedding),
+                _Attention(config, width),
+                _ResidualBlock(config, width, width, embedding),
+            ]
+        )
+
+        up: list[nn.Module] = []
+        for level, out in reversed(list(enumerate(config.channels))):
+            resolution = config.image_size >> level
+            for _ in range(config.blocks + 1):
+                up.append(_Stage(config, width + skips.pop(), out, embedding, resolution))
+                width = out
+            if level:
+                up.append(_Upsample(width))
+        self.up = nn.ModuleList(up)
+        self.norm = nn.GroupNorm(config.groups, width)
+        self.tail = _zeroed(nn.Conv2d(width, config.image_channels, 3, padding=1))
+
+    def forward(self, z: Tensor, time: Tensor) -> Tensor:
+        embedding = self.time(_sinusoidal(time, self.config.channels[0]))
+        hidden = self.head(self._with_fourier_features(z))
+        skips = [hidden]
+        for stage in self.down:
+            hidden = stage(hidden, embedding)
+            skips.append(hidden)
+        first, attention, second = self.middle
+        hidden = second(attention(first(hidden, embedding)), embedding)
+        for stage in self.up:
+            if isinstance(stage, _Stage):
+                hidden = torch.cat([hidden, skips.pop()], dim=1)
+            hidden = stage(hidden, embedding)
+        output: Tensor = self.tail(functional.silu(self.norm(hidden)))
+        return output
+
+    def _with_fourier_features(self, z: Tensor) -> Tensor:
+        if not self.config.fourier_exponents:
+            return z
+        phases = [z * (2.0**n * math.pi) for n in self.config.fourier_exponents]
+        waves = [wave for phase in phases for wave in (torch.sin(phase), torch.cos(phase))]
+        return torch.cat([z, *waves], dim=1)
+
+
+class _ResidualBlock(nn.Module):
+    """Norm, SiLU, convolution, twice; the time embedding enters between."""
+
+    def __init__(self, config: UNetConfig, width: int, out: int, embedding: int) -> None:
+        super().__init__()
+        self.adaptive = config.adaptive_norm
+        self.norm_in = nn.GroupNorm(config.groups, width)
+        self.convolution_in = nn.Conv2d(width, out, 3, padding=1)
+        self.embed = nn.Linear(embedding, 2 * out if self.adaptive else out)
+        self.norm_out = nn.GroupNorm(config.groups, out)
+        self.dropout = nn.Dropout(config.dropout)
+        self.convolution_out = _zeroed(nn.Conv2d(out, out, 3, padding=1))
+        self.shortcut = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        inner = self.convolution_in(functional.silu(self.norm_in(hidden)))
+        embedded = self.embed(embedding)[:, :, None, None]
+        if self.adaptive:
+            scale, shift = embedded.chunk(2, dim=1)
+            inner = self.norm_out(inner) * (1 + scale) + shift
+        else:
+            inner = self.norm_out(inner + embedded)
+        inner = self.convolution_out(self.dropout(functional.silu(inner)))
+        output: Tensor = self.shortcut(hidden) + inner
+        return output
+
+
+class _Attention(nn.Module):
+    """Self-attention over all positions, added to its input."""
+
+    def __init__(self, config: UNetConfig, width: int) -> None:
+        super().__init__()
+        self.heads = config.heads
+        self.norm = nn.GroupNorm(config.groups, width)
+        self.projection_in = nn.Conv2d(width, 3 * width, 1)
+        self.projection_out = _zeroed(nn.Conv2d(width, width, 1))
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        batch, width, height, breadth = hidden.shape
+        tokens = self.projection_in(self.norm(hidden)).flatten(2).transpose(1, 2)
+        tokens = tokens.reshape(batch, height * breadth, 3, self.heads, width // self.heads)
+        query, key, value = tokens.permute(2, 0, 3, 1, 4)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.permute(0, 1, 3, 2).reshape(batch, width, height, breadth)
+        output: Tensor = hidden + self.projection_out(mixed)
+        return output
+
+
+class _Stage(nn.Module):
+    """A residual block, and attention where the resolution has it."""
+
+    def __init__(
+        self, config: UNetConfig, width: int, out: int, embedding: int, resolution: int
+    ) -> None:
+        super().__init__()
+        self.block = _ResidualBlock(config, width, out, embedding)
+        attends = resolution in config.attention_resolutions
+        self.attention = _Attention(config, out) if attends else nn.Identity()
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        output: Tensor = self.attention(self.block(hidden, embedding))
+        return output
+
+
+class _Downsample(nn.Module):
+    """Strided convolution to half the resolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        output: Tensor = self.convolution(hidden)
+        return output
+
+
+class _Upsample(nn.Module):
+    """Nearest neighbours to twice the resolution, then a convolution."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.convolution = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
+        output: Tensor = self.convolution(functional.interpolate(hidden, scale_factor=2.0))
+        return output
+
+
+def _zeroed(module: nn.Conv2d) -> nn.Conv2d:
+    """Zero initial weights: every residual branch begins as the identity (DDPM, appendix B)."""
+    nn.init.zeros_(module.weight)
+    assert module.bias is not None
+    nn.init.zeros_(module.bias)
+    return module
+
+
+def _sinusoidal(time: Tensor, width: int) -> Tensor:
+    """Transformer's sinusoidal embedding of ``time`` [B] to [B, width]."""
+    half = width // 2
+    exponents = torch.arange(half, dtype=torch.float32, device=time.device) / half
+    angles = time[:, None].float() * torch.exp(-math.log(MAX_PERIOD) * exponents)
+    return torch.cat([torch.sin(angles), torch.cos(angles)], dim=1)

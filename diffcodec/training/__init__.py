@@ -1,0 +1,1 @@
+"""Images, objectives, the loop and its checks. The codec does not import this package."""

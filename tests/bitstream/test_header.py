@@ -1,0 +1,236 @@
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffcodec.bits import BitWriter
+from diffcodec.bitstream.crc import crc8
+from diffcodec.bitstream.header import FINEST_STEPS, NO_MODEL, Header, LastStage
+from diffcodec.errors import (
+    BadMagicError,
+    BitstreamError,
+    ChecksumError,
+    TruncatedStreamError,
+    UnsupportedVersionError,
+)
+
+NAME = "test.dfc"
+SIZES = st.integers(1, 1 << 32)
+# Equal sides take another form than others do.
+SIDES = st.tuples(SIZES, SIZES) | SIZES.map(lambda side: (side, side))
+LENGTHS = st.integers(0, (1 << 32) - 1)
+
+
+def coded(last_stage: st.SearchStrategy[LastStage]) -> st.SearchStrategy[Header]:
+    headers = st.builds(
+        lambda sides, **fields: Header(*sides, **fields),
+        sides=SIDES,
+        channels=st.sampled_from([1, 3]),
+        model_id=st.binary(min_size=2, max_size=2),
+        last_stage=last_stage,
+        growth_index=st.integers(0, 63),
+        parts=st.integers(1, 4),
+        channel_code=st.integers(0, 3),
+        final_step=st.integers(0, FINEST_STEPS),
+        hop_bytes=LENGTHS,
+    )
+    return st.builds(
+        lambda header, payload: (
+            replace(header, payload_bytes=payload) if header.last_stage else header
+        ),
+        headers,
+        LENGTHS,
+    )
+
+
+STORED = st.builds(
+    lambda sides, channels, payload: Header(
+        sides[0], sides[1], channels, last_stage=LastStage.STORED, payload_bytes=payload
+    ),
+    SIDES,
+    st.sampled_from([1, 3]),
+    LENGTHS,
+)
+HEADERS = coded(st.sampled_from([LastStage.NONE, LastStage.GAUSSIAN])) | STORED
+
+
+def raw_header(**fields: int) -> bytes:
+    """The header of a 32×32 lossy file with any bits at all in its fields, and a right check."""
+    layout = {
+        "magic": (0xDFC, 12),
+        "version": (1, 4),
+        "model_id": (0, 16),
+        "gray": (0, 1),
+        "last_stage": (0, 2),
+        "growth_index": (0, 6),
+        "parts_less_1": (0, 2),
+        "channel_code": (0, 2),
+        "final_step": (0, 10),
+        "square": (1, 1),
+        "width_less_1": (31, 8),
+    }
+    writer = BitWriter()
+    for field, (value, bits) in layout.items():
+        writer.write(fields.get(field, value), bits)
+    # A height of 32 where the sides are not marked as equal; one length, or two.
+    packed = writer.to_bytes() + (b"" if fields.get("square", 1) else b"\x1f")
+    packed += bytes(2 if fields.get("last_stage", 0) in (1, 3) else 1)
+    return packed + bytes([crc8(packed)])
+
+
+@given(HEADERS, st.binary(max_size=8))
+def test_unpack_restores_what_was_packed(header: Header, rest: bytes) -> None:
+    packed = header.pack()
+    assert Header.unpack(packed + rest, NAME, pixel_limit=None) == (header, len(packed))
+
+
+@given(HEADERS)
+def test_every_truncated_header_says_so(header: Header) -> None:
+    packed = header.pack()
+    for length in range(len(packed)):
+        with pytest.raises(TruncatedStreamError, match=NAME):
+            Header.unpack(packed[:length], NAME, pixel_limit=None)
+
+
+@given(HEADERS, st.binary(min_size=8, max_size=8))
+@settings(max_examples=20, deadline=None)
+def test_a_damaged_byte_is_detected_wherever_the_length_stays(header: Header, rest: bytes) -> None:
+    data = header.pack() + rest
+    length = len(header.pack())
+    for position in range(length):
+        for flip in range(1, 256):
+            damaged = bytearray(data)
+            damaged[position] ^= flip
+            try:
+                _, found = Header.unpack(bytes(damaged), NAME, pixel_limit=None)
+            except BitstreamError:
+                continue
+            assert found != length
+
+
+def test_every_damaged_byte_of_a_small_header_is_detected() -> None:
+    packed = Header(32, 32, 3, model_id=b"ab", final_step=30, growth_index=9).pack()
+    for position in range(len(packed)):
+        for flip in range(1, 256):
+            damaged = bytearray(packed)
+            damaged[position] ^= flip
+            with pytest.raises(BitstreamError, match=NAME):
+                Header.unpack(bytes(damaged), NAME)
+
+
+def test_raw_header_is_a_header() -> None:
+    assert raw_header() == Header(32, 32, 3).pack()
+
+
+@pytest.mark.parametrize("fields", [{"magic": 0xDFD}, {"magic": 0x895}, {"magic": 0}])
+def test_other_beginnings_are_no_diffcodec_file(fields: dict[str, int]) -> None:
+    with pytest.raises(BadMagicError, match="expected it to begin with dfc"):
+        Header.unpack(raw_header(**fields), NAME)
+
+
+def test_a_wrong_first_byte_is_no_truncated_file() -> None:
+    with pytest.raises(BadMagicError):
+        Header.unpack(b"\x89", NAME)
+
+
+@pytest.mark.parametrize("version", [0, 2, 15])
+def test_other_versions_are_refused(version: int) -> None:
+    with pytest.raises(
+        UnsupportedVersionError, match=f"expected format version 1, found {version}"
+    ):
+        Header.unpack(raw_header(version=version), NAME)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"last_stage": 3},
+        {"final_step": 1001},
+        {"final_step": 1023},
+        {"last_stage": 2, "model_id": 1},
+        {"last_stage": 2, "growth_index": 1},
+        {"last_stage": 2, "parts_less_1": 1},
+        {"last_stage": 2, "channel_code": 1},
+        {"last_stage": 2, "final_step": 1},
+    ],
+)
+def test_reserved_values_are_refused(fields: dict[str, int]) -> None:
+    with pytest.raises(BitstreamError, match="expected"):
+        Header.unpack(raw_header(**fields), NAME)
+
+
+def test_equal_sides_have_one_form() -> None:
+    with pytest.raises(BitstreamError, match="marked as a square"):
+        Header.unpack(raw_header(square=0), NAME)
+
+
+@pytest.mark.parametrize("varint", ["8000", "ff00", "8080808010", "ffffffff7f", "808080808001"])
+def test_varints_out_of_range_or_not_in_shortest_form_are_refused(varint: str) -> None:
+    packed = raw_header()[:7] + bytes.fromhex(varint) + b"\0"
+    with pytest.raises(BitstreamError, match="shortest form"):
+        Header.unpack(packed + bytes([crc8(packed)]), NAME)
+
+
+def test_a_wrong_check_is_named_with_the_right_one() -> None:
+    packed = bytearray(Header(32, 32, 3).pack())
+    expected = packed[-1]
+    packed[-1] ^= 1
+    with pytest.raises(ChecksumError, match=f"expected {expected:#04x}"):
+        Header.unpack(bytes(packed), NAME)
+
+
+def test_the_pixel_limit_can_be_lifted() -> None:
+    packed = Header(1 << 14, 1 << 13, 3).pack()
+    with pytest.raises(BitstreamError, match="at most 67108864 pixels, found 16384×8192"):
+        Header.unpack(packed, NAME)
+    assert Header.unpack(packed, NAME, pixel_limit=1 << 27)[0].dimensions == 3 << 27
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"width": 0},
+        {"height": (1 << 32) + 1},
+        {"channels": 4},
+        {"model_id": b"abc"},
+        {"growth_index": 64},
+        {"parts": 0},
+        {"channel_code": 4},
+        {"final_step": 1001},
+        {"hop_bytes": 1 << 32},
+        {"payload_bytes": 1},
+        {"last_stage": LastStage.STORED, "hop_bytes": 1},
+    ],
+)
+def test_fields_that_do_not_fit_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Header(**{"width": 32, "height": 32, "channels": 3, **fields})  # type: ignore[arg-type]
+
+
+def test_the_specification_s_example() -> None:
+    text = Path(__file__).parents[2].joinpath("docs", "format.md").read_text("utf-8")
+    example = re.search(r"<!-- example: header -->\n```\n([0-9a-f \n]+)```", text)
+    assert example is not None
+    packed = bytes.fromhex(example[1])
+    header = Header(
+        width=32,
+        height=32,
+        channels=3,
+        model_id=bytes.fromhex("c0ff"),
+        last_stage=LastStage.GAUSSIAN,
+        growth_index=20,
+        parts=4,
+        channel_code=1,
+        final_step=40,
+        hop_bytes=1000,
+        payload_bytes=1234,
+    )
+    assert Header.unpack(packed, "docs/format.md") == (header, len(packed))
+    assert header.pack() == packed
+
+
+def test_no_model_is_what_stored_pixels_name() -> None:
+    assert Header(1, 1, 1, last_stage=LastStage.STORED).model_id == NO_MODEL

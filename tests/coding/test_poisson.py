@@ -1,0 +1,74 @@
+"""The Poisson functional representation: exact samples, decodable, at about their price."""
+
+import math
+
+import numpy as np
+import pytest
+
+from diffcodec.bits import BitReader, BitWriter
+from diffcodec.coding.poisson import PoissonCode
+from diffcodec.coding.shared_noise import SharedNoise
+from diffcodec.errors import TruncatedStreamError
+from diffcodec.units import bits_to_nats
+
+
+def _delta(groups: int, dimension: int, kl_bits: float) -> np.ndarray:
+    delta = SharedNoise(3, 1).normal(0, (groups, dimension))
+    delta *= math.sqrt(2 * bits_to_nats(kl_bits)) / np.linalg.norm(delta, axis=1, keepdims=True)
+    return delta
+
+
+def test_samples_follow_the_posterior_and_decode() -> None:
+    groups, kl_bits = 800, 2.0
+    code, delta = PoissonCode(), _delta(groups, 6, kl_bits)
+    bits = code.payload_bits(bits_to_nats(kl_bits))
+    noise, writer = SharedNoise(4), BitWriter()
+    encoded = code.encode(delta, bits, noise, writer)
+    decoded = code.decode((groups, 6), bits, noise, BitReader(writer.to_bytes()))
+    np.testing.assert_array_equal(decoded, encoded)
+    radius = math.sqrt(2 * bits_to_nats(kl_bits))
+    along = np.sort(np.einsum("gn,gn->g", encoded, delta) / radius - radius)
+    expected = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in along])
+    steps = np.arange(groups + 1) / groups
+    distance = max((steps[1:] - expected).max(), (expected - steps[:-1]).max())
+    # Kolmogorov and Smirnov's distance is above 1.95/√N once in a thousand.
+    assert distance < 1.95 / math.sqrt(groups)
+    across = encoded - delta * (np.einsum("gn,gn->g", encoded, delta) / radius**2)[:, None]
+    assert np.square(across).sum() / (5 * groups) == pytest.approx(1.0, abs=0.07)
+    assert writer.bit_length / groups == pytest.approx(bits, abs=1.0)
+
+
+def test_chunks_share_out_the_vector() -> None:
+    code, delta = PoissonCode(), _delta(4, 40, 9.0)
+    bits = code.payload_bits(bits_to_nats(9.0))
+    noise, writer = SharedNoise(6), BitWriter()
+    encoded = code.encode(delta, bits, noise, writer)
+    reader = BitReader(writer.to_bytes())
+    np.testing.assert_array_equal(code.decode((4, 40), bits, noise, reader), encoded)
+    assert reader.position == writer.bit_length
+    projection = np.einsum("gn,gn->g", encoded, delta) / np.linalg.norm(delta, axis=1)
+    radius = math.sqrt(2 * bits_to_nats(9.0))
+    assert abs(projection.mean() - radius) < 4 / math.sqrt(4)
+
+
+def test_budgets_and_what_they_buy_agree() -> None:
+    code = PoissonCode()
+    bought = [code.bought_nats(bits) for bits in range(1, 200)]
+    # One chunk more costs its overhead: only whole chunks are sure to buy more.
+    assert (np.diff(bought[6::7]) > 0).all()
+    for kl_bits in (0.5, 3.0, 9.0, 64.0):
+        bits = code.payload_bits(bits_to_nats(kl_bits))
+        assert code.bought_nats(bits) == pytest.approx(bits_to_nats(kl_bits), rel=0.2, abs=0.3)
+    with pytest.raises(ValueError, match="budget"):
+        code.bought_nats(0)
+
+
+def test_no_difference_costs_a_bit() -> None:
+    writer = BitWriter()
+    PoissonCode().encode(np.zeros((3, 5), np.float32), 1, SharedNoise(2), writer)
+    assert writer.bit_length == 3
+
+
+def test_a_truncated_payload_is_reported() -> None:
+    with pytest.raises(TruncatedStreamError):
+        PoissonCode().decode((1, 5), 4, SharedNoise(2), BitReader(b"\xff"))

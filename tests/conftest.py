@@ -1,0 +1,109 @@
+"""Images for tests: drawn ones always, CIFAR-10 where it is found."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+REPOSITORY = Path(__file__).resolve().parents[1]
+SIDE = 32
+RECORD_BYTES = 1 + 3 * SIDE * SIDE  # the official binary layout: a label, then three planes
+SHEETS = ("test-00.webp", "test-01.webp")
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder that holds CIFAR-10 in one of two layouts, or a skip.
+
+    ``DIFFCODEC_DATA`` names it, else it is ``../shared``. It holds ``cifar-10-batches-bin`` (the
+    official binary layout) or the folder of sheets ``cifar10``, or is one of the two itself.
+    """
+    variable = os.environ.get("DIFFCODEC_DATA")
+    root = Path(variable) if variable else REPOSITORY.parent / "shared"
+    if _batches(root) is None and _sheets(root) is None:
+        pytest.skip(f"no CIFAR-10 in {root}; name its folder in DIFFCODEC_DATA")
+    return root
+
+
+@pytest.fixture(scope="session")
+def test_images(data_root: Path) -> Callable[[int], Pixels]:
+    """A function: the first ``count`` CIFAR-10 test images, uint8 [count, 32, 32, 3]."""
+
+    def first(count: int) -> Pixels:
+        batches = _batches(data_root)
+        if batches is not None:
+            with (batches / "test_batch.bin").open("rb") as file:
+                records = np.frombuffer(file.read(count * RECORD_BYTES), dtype=np.uint8)
+            planes = records.reshape(-1, RECORD_BYTES)[:, 1:].reshape(-1, 3, SIDE, SIDE)
+            images = np.ascontiguousarray(planes.transpose(0, 2, 3, 1))
+        else:
+            sheets = _sheets(data_root)
+            assert sheets is not None
+            images = np.empty((0, SIDE, SIDE, 3), dtype=np.uint8)
+            for name in SHEETS:
+                if len(images) < count:
+                    images = np.concatenate([images, _tiles(sheets / name)[: count - len(images)]])
+        if len(images) < count:
+            pytest.skip(f"{count} test images wanted, {len(images)} found in {data_root}")
+        return images
+
+    return first
+
+
+@pytest.fixture(scope="session")
+def drawn_image() -> Callable[..., Pixels]:
+    """The function :func:`draw`: ``drawn_image(height, width, channels, seed)``."""
+    return draw
+
+
+def draw(height: int = 32, width: int = 32, channels: int = 3, seed: int = 0) -> Pixels:
+    """A deterministic picture, uint8 [H, W, C]: a gradient, three discs, stripes, a little grain.
+
+    Made of integers alone, so it is the same on every platform.
+    """
+    numbers = np.random.Philox(seed).random_raw(64).astype(np.int64) & 0xFFFF
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.int64)
+    picture = np.empty((height, width, channels), dtype=np.int64)
+    for channel in range(channels):
+        start, down, across = (int(n) % 256 for n in numbers[3 * channel : 3 * channel + 3])
+        slope = (down - 128) * rows // max(height, 1) + (across - 128) * columns // max(width, 1)
+        picture[:, :, channel] = start + slope
+    for disc in range(3):
+        row, column, radius, *colour = (int(n) for n in numbers[16 + 6 * disc : 22 + 6 * disc])
+        away = (rows - row % height) ** 2 + (columns - column % width) ** 2
+        inside = away <= (1 + radius % max(1, min(height, width) // 3)) ** 2
+        picture[inside] = np.array([c % 256 for c in colour[:channels]])
+    period = 2 + int(numbers[40]) % 5
+    striped = (rows + columns) % period == 0
+    picture[striped & (rows > 2 * height // 3)] -= 40
+    grain = np.random.Philox(seed + 1).random_raw(picture.size).astype(np.int64) & 7
+    pixels: Pixels = np.clip(picture + grain.reshape(picture.shape) - 4, 0, 255).astype(np.uint8)
+    return pixels
+
+
+def _batches(root: Path) -> Path | None:
+    for folder in (root, root / "cifar-10-batches-bin"):
+        if (folder / "test_batch.bin").is_file():
+            return folder
+    return None
+
+
+def _sheets(root: Path) -> Path | None:
+    for folder in (root, root / "cifar10"):
+        if (folder / SHEETS[0]).is_file():
+            return folder
+    return None
+
+
+def _tiles(path: Path) -> Pixels:
+    """A sheet's 32×32 tiles, row by row, uint8 [N, 32, 32, 3]."""
+    with Image.open(path) as image:
+        sheet = np.asarray(image.convert("RGB"))
+    height, width = sheet.shape[0] // SIDE, sheet.shape[1] // SIDE
+    tiles = sheet.reshape(height, SIDE, width, SIDE, 3).swapaxes(1, 2)
+    return np.ascontiguousarray(tiles.reshape(-1, SIDE, SIDE, 3))

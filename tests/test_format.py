@@ -1,0 +1,88 @@
+"""The numbers of docs/format.md are the code's."""
+
+import hashlib
+import importlib
+import re
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from diffcodec.coding.channel import CHANNEL_CODES
+from diffcodec.coding.gaussian import normal_cdf, unit_variance_steps
+from diffcodec.coding.tables import FREE_FREQUENCY, SCALE_COUNT, frequencies, sigma_levels
+
+SPECIFICATION = Path(__file__).parents[1].joinpath("docs", "format.md").read_text("utf-8")
+
+
+def table(heading: str) -> list[list[str]]:
+    """The cells of the rows below ``<!-- heading -->``, without the two lines of the head."""
+    found = re.search(rf"<!-- {re.escape(heading)} -->\n((?:\|.*\n)+)", SPECIFICATION)
+    assert found is not None
+    lines = found[1].splitlines()[2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def number(text: str) -> Fraction:
+    """A decimal, a quotient, a power of two or a hexadecimal integer, exactly."""
+    if text.startswith("0x"):
+        return Fraction(int(text, 16))
+    if text.startswith("2^"):
+        return Fraction(2) ** int(text[2:])
+    # A decimal stands for the float64 nearest to it.
+    return Fraction(text) if "/" in text else Fraction(float(text))
+
+
+@pytest.mark.parametrize("heading", re.findall(r"<!-- (constants: .*) -->", SPECIFICATION))
+def test_constants_are_the_modules_own_and_all_of_them(heading: str) -> None:
+    constants = {
+        name.lstrip("_"): Fraction(value)
+        for module in heading.removeprefix("constants: ").split()
+        for name, value in vars(importlib.import_module(module)).items()
+        if name.isupper() and isinstance(value, int | float)
+    }
+    # Bounds of memory and imported sizes are nobody's format.
+    listed = {name: number(value) for name, value, *_ in table(heading)}
+    assert listed == {name: value for name, value in constants.items() if name in listed}
+    if heading.endswith("plan"):
+        assert listed == constants
+
+
+def test_channel_codes_and_their_prices() -> None:
+    listed = {
+        int(code_id): (int(register), int(new), prices)
+        for code_id, register, new, prices in table("channel codes")
+    }
+    assert listed == {
+        code_id: (
+            code.register_bits,
+            code.new_bits,
+            ", ".join(f"{paid}: {bought}" for paid, bought in code.prices),
+        )
+        for code_id, code in CHANNEL_CODES.items()
+    }
+
+
+def test_digest_of_the_table_of_normals() -> None:
+    assert (
+        hashlib.sha256(unit_variance_steps().astype("<i4").tobytes()).hexdigest() in SPECIFICATION
+    )
+
+
+def test_digest_of_the_last_stage_s_tables() -> None:
+    distance = np.arange(-4080, 4112, dtype=np.float64)
+    digest = hashlib.sha256()
+    for index in range(SCALE_COUNT):
+        below = normal_cdf((distance - 8) / 16 / sigma_levels(index)) * FREE_FREQUENCY
+        digest.update(np.rint(below).astype("<i4").tobytes())
+    assert digest.hexdigest() in SPECIFICATION
+
+
+@pytest.mark.parametrize(("mean", "index"), [(0, 0), (2041, 100), (4080, 255)])
+def test_frequencies_follow_from_the_last_stage_s_tables(mean: int, index: int) -> None:
+    edges = (16 * np.arange(257) - 8 - mean) / 16 / sigma_levels(index)
+    edges[[0, -1]] = -np.inf, np.inf
+    cumulative = np.rint(normal_cdf(edges) * FREE_FREQUENCY) + np.arange(257)
+    expected = np.diff(cumulative).astype(np.int64)
+    np.testing.assert_array_equal(frequencies(np.array([mean]), index)[0], expected)
