@@ -82,9 +82,7 @@ def command(
     frames: list[Frame] = []
     damage: BitstreamError | None = None
     try:
-        for frame in decode_frames(
-            container, codec_model, stop_at_step=stop_at_step, every=every
-        ):
+        for frame in decode_frames(container, codec_model, stop_at_step=stop_at_step, every=every):
             frames.append(frame)
     except BitstreamError as error:
         if not frames:

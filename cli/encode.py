@@ -91,8 +91,10 @@ def command(
     targets = [_target(source, output, len(inputs)) for source in inputs]
     _refuse_clashes(targets, force)
     folder = find_model(model)
-    images = {source: read_image(files.read_bytes(source), files.display_name(source))
-              for source in inputs}
+    images = {
+        source: read_image(files.read_bytes(source), files.display_name(source))
+        for source in inputs
+    }
 
     from diffcodec.codec.encoder import EncoderSettings, encode_image
     from diffcodec.codec.model import load_codec_model

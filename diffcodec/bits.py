@@ -93,6 +93,13 @@ class BitReader:
         """Bits not yet read, the padding of the last byte among them."""
         return len(self._bits) - self._position
 
+    def require(self, bits: int) -> None:
+        """Raise TruncatedStreamError unless ``bits`` more can be read."""
+        if bits > self.remaining:
+            raise TruncatedStreamError(
+                f"expected {bits} bits at bit {self._position}, found {self.remaining}"
+            )
+
     def read(self, width: int) -> int:
         """An unsigned integer of ``width`` bits."""
         return int(self.read_array(1, width)[0])
@@ -100,11 +107,8 @@ class BitReader:
     def read_array(self, count: int, width: int) -> NDArray[np.int64]:
         """``count`` unsigned integers of ``width`` bits each: int64[count]."""
         _check_width(width)
+        self.require(count * width)
         end = self._position + count * width
-        if end > len(self._bits):
-            raise TruncatedStreamError(
-                f"expected {count * width} bits at bit {self._position}, found {self.remaining}"
-            )
         fields = self._bits[self._position : end].reshape(count, width)
         values = np.zeros(count, dtype=np.int64)
         for column in range(width):

@@ -3,6 +3,7 @@
 DiffcodecError
 ├── ImageError                 an image that cannot be read, or that the codec does not take
 ├── DatasetError               a training or test set that is missing, damaged or empty
+├── TrainingError              a run whose loss is no longer a number
 ├── CheckpointError            weights or configuration that cannot be read
 │   └── ModelMismatchError     the file was made with another model
 └── BitstreamError             a compressed file that cannot be decoded
@@ -24,6 +25,10 @@ class ImageError(DiffcodecError):
 
 class DatasetError(DiffcodecError):
     """A training or test set is missing, damaged or empty."""
+
+
+class TrainingError(DiffcodecError):
+    """A training run cannot go on: its loss or its gradient is not finite."""
 
 
 class CheckpointError(DiffcodecError):

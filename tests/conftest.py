@@ -1,5 +1,6 @@
-"""Images for tests: drawn ones always, CIFAR-10 where it is found."""
+"""Images for tests: drawn ones always, CIFAR-10 where it is found; and a tiny trained model."""
 
+import dataclasses
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,48 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 SIDE = 32
 RECORD_BYTES = 1 + 3 * SIDE * SIDE  # the official binary layout: a label, then three planes
 SHEETS = ("test-00.webp", "test-01.webp")
+TINY_SIDE = 16
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--regenerate-golden``: the only way in which the files of tests/golden change."""
+    parser.addoption(
+        "--regenerate-golden",
+        action="store_true",
+        help="rewrite tests/golden from this checkout; see its README.md first",
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model of 16 × 16 tiles, trained for seconds on smooth drawn images."""
+    # Torch is imported where it is needed alone: tests of light modules start without it.
+    import torch
+
+    from diffcodec.model.checkpoint import save_checkpoint
+    from diffcodec.model.configs import MODEL_CONFIGS
+    from diffcodec.training.evaluation import measure_error_curve
+    from diffcodec.training.trainer import Trainer, TrainingConfig
+
+    tiny = MODEL_CONFIGS["tiny"]
+    config = dataclasses.replace(tiny, unet=dataclasses.replace(tiny.unet, image_size=TINY_SIDE))
+    images = np.stack([draw_smooth(TINY_SIDE, TINY_SIDE, seed=99 + n) for n in range(48)])
+    training = TrainingConfig(
+        batch_size=16,
+        total_images=16 * 80,
+        learning_rate=3e-3,
+        warmup_images=160,
+        ema_images=100,
+        precision="float32",
+    )
+    torch.manual_seed(0)
+    trainer = Trainer(config, training, images)
+    while not trainer.finished:
+        trainer.step()
+    curve = measure_error_curve(trainer.averaged, images[:16], points=18)
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    save_checkpoint(folder, trainer.averaged, curve)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +126,23 @@ def draw(height: int = 32, width: int = 32, channels: int = 3, seed: int = 0) ->
     picture[striped & (rows > 2 * height // 3)] -= 40
     grain = np.random.Philox(seed + 1).random_raw(picture.size).astype(np.int64) & 7
     pixels: Pixels = np.clip(picture + grain.reshape(picture.shape) - 4, 0, 255).astype(np.uint8)
+    return pixels
+
+
+@pytest.fixture(scope="session")
+def smooth_image() -> Callable[..., Pixels]:
+    """The function :func:`draw_smooth`: ``smooth_image(height, width, channels, seed)``."""
+    return draw_smooth
+
+
+def draw_smooth(height: int = 32, width: int = 32, channels: int = 3, seed: int = 0) -> Pixels:
+    """A drawn picture out of focus, uint8 [H, W, C]: deflate finds little in it, a model much."""
+    large = draw(4 * height + 16, 4 * width + 16, channels, seed).astype(np.int64)
+    # Means over squares of 20, four apart, by differences of running sums.
+    sums = np.pad(large, ((1, 0), (1, 0), (0, 0))).cumsum(axis=0).cumsum(axis=1)
+    sums = sums[20::4] - sums[:-20:4]
+    sums = sums[:, 20::4] - sums[:, :-20:4]
+    pixels: Pixels = ((sums + 200) // 400).astype(np.uint8)
     return pixels
 
 

@@ -51,7 +51,7 @@ def decode_frames(
 
     Args:
         model: the model that the header names; not needed for stored pixels.
-        stop_at_step: packets that end below this step, and the exact pixels unless it is 0, are left.
+        stop_at_step: packets that end below this step are left, and, unless it is 0, the pixels.
         every: False gives the last frame alone, without evaluating the network for the others.
 
     Raises:
@@ -77,34 +77,44 @@ def _decode_hops(
     header, hops = container.header, container.hops()
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
-    process = ReverseProcess(model, layout, config, header.final_step)
+    try:
+        process = ReverseProcess(model, layout, config, header.final_step)
+    except BitstreamError as error:
+        raise BitstreamError(f"{container.name}: {error}") from error
     reader = BitReader(hops.data)
-    header_bytes = len(container.header_bytes)
+    header_bytes, told_bits = len(container.header_bytes), 0
 
     def frame(truncated: bool = False) -> Frame:
-        stream_bytes = header_bytes + -(-reader.position // 8)
+        stream_bytes = header_bytes + -(-told_bits // 8)
         pixels = signal_to_levels(layout.join(process.estimate()))
         return Frame(process.plan.t, stream_bytes, pixels, truncated=truncated)
 
     while not process.plan.finished:
-        if every:
-            yield frame()
         try:
             packet = process.plan.packet(reader.read_unary())
             if packet.s < stop_at_step:
                 yield frame()
                 return
+            # Asked beforehand, so that a damaged plan allocates nothing.
+            reader.require(process.vectors[0] * packet.bits)
             c = config.code.decode(process.vectors, packet.bits, process.noise(), reader)
         except TruncatedStreamError as error:
+            yield frame(truncated=not hops.complete)
             if hops.complete:
                 raise BitstreamError(
                     f"{container.name}: expected packets down to step {header.final_step}, found "
                     f"the hop stream's end at step {process.plan.t}"
                 ) from error
-            yield frame(truncated=True)
             return
+        except BitstreamError as error:
+            yield frame()
+            raise BitstreamError(f"{container.name}: {error}") from error
+        if every:
+            yield frame()
         process.advance(packet, c)
+        told_bits = reader.position
     if reader.remaining >= 8:
+        yield frame()
         raise BitstreamError(
             f"{container.name}: expected the hop stream to end with step {header.final_step}, "
             f"found {reader.remaining} more bits"
@@ -134,9 +144,9 @@ def _stored_frame(container: Container) -> Frame:
     """Deflated pixels; of a truncated file the first ones, the rest mid-gray."""
     header, payload = container.header, container.last_stage()
     values = unpack_pixels(payload, header.dimensions, container.name)
-    pixels = np.full(header.dimensions, STORED_FILL, dtype=np.uint8)
-    pixels[: len(values)] = values
-    pixels = pixels.reshape(header.height, header.width, header.channels)
+    filled = np.full(header.dimensions, STORED_FILL, dtype=np.uint8)
+    filled[: len(values)] = values
+    pixels = filled.reshape(header.height, header.width, header.channels)
     complete = payload.complete
     stream_bytes = container.total_bytes if complete else len(container.header_bytes)
     return Frame(0, stream_bytes, pixels, exact=complete, truncated=not complete)

@@ -3,11 +3,12 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcodec.bits import BitWriter
 from diffcodec.bitstream.container import assemble
 from diffcodec.bitstream.header import Header, LastStage
 from diffcodec.bitstream.stored import pack_pixels
@@ -16,7 +17,6 @@ from diffcodec.codec.pixels import encode_pixels
 from diffcodec.codec.plan import Packet, PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
-from diffcodec.bits import BitWriter
 from diffcodec.diffusion.process import hop_kl_nats, signal_to_levels
 from diffcodec.errors import DiffcodecError
 from diffcodec.units import bits_per_dimension, nats_to_bits
@@ -41,7 +41,7 @@ class EncoderSettings:
         trace: measure the RMSE after every packet for the ledger (one evaluation a packet).
     """
 
-    plan: PlanConfig = PlanConfig()
+    plan: PlanConfig = field(default_factory=PlanConfig)
     bpd: float | None = None
     handover_gamma: float = HANDOVER_GAMMA
     trace: bool = False
@@ -136,7 +136,7 @@ class _Run:
         self._evaluations = 1
 
     def lossless(self) -> Encoded:
-        """Hops down to the handover, then the pixels; or the deflated pixels if they are smaller."""
+        """Hops down to the handover, then the pixels; or the deflated pixels if smaller."""
         while self._process.plan.t > self._handover:
             self._code(*self._next_packet(self._handover))
         coded, stored = self._with_last_stage(), self._stored()
@@ -150,9 +150,8 @@ class _Run:
             raise BudgetError(
                 f"{bpd} bits/dim of this image are {budget_bytes} bytes, expected at least {empty}"
             )
-        stored = self._stored()
-        if len(stored.data) <= budget_bytes:
-            return stored
+        if len(self._stored().data) <= budget_bytes:
+            return self.lossless()
         while self._process.plan.t > 0:
             correction, packet = self._next_packet(0)
             if self._process.plan.t > self._handover >= packet.s:
@@ -216,6 +215,8 @@ class _Run:
     def _fork(self) -> "_Run":
         """A run that can go on by itself from here."""
         twin = copy.copy(self)
+        # What a trial reaches is not progress.
+        twin._on_step = lambda step: None
         twin._process = self._process.fork()
         twin._writer = BitWriter()
         twin._writer.write_bits(self._writer)

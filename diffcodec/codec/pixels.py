@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from diffcodec.coding.ans import decode_levels, encode_levels
 from diffcodec.coding.tables import best_scale_index, ideal_bits, round_means
 from diffcodec.diffusion.process import HALF_RANGE
-from diffcodec.errors import BitstreamError
+from diffcodec.errors import BitstreamError, NumericMismatchError
 
 
 def encode_pixels(pixels: NDArray[np.uint8], estimate: NDArray[np.float64]) -> tuple[bytes, float]:
@@ -33,8 +33,12 @@ def decode_pixels(payload: bytes, estimate: NDArray[np.float64], name: str) -> N
         NumericMismatchError: the decoder's x̂_0 is not the encoder's.
     """
     if not payload:
-        raise BitstreamError(f"{name}: expected a scale and coded pixels, found an empty last stage")
-    return decode_levels(payload[1:], _means(estimate), payload[0]).reshape(estimate.shape)
+        raise BitstreamError(f"{name}: expected coded pixels, found an empty last stage")
+    try:
+        levels = decode_levels(payload[1:], _means(estimate), payload[0])
+    except NumericMismatchError as error:
+        raise NumericMismatchError(f"{name}: {error}") from error
+    return levels.reshape(estimate.shape)
 
 
 def _means(estimate: NDArray[np.float64]) -> NDArray[np.int32]:

@@ -2,8 +2,8 @@
 
 A hop is what happens between two evaluations of the network. It is cut into parts, one packet each,
 between which x̂_0 is updated without the network. Hops grow in proportion to the bits already paid
-(design.md §4), and a packet ends where the KL, at the error that both ends agree on, is what its bits
-buy; so an image that is harder than the average takes more hops, not larger ones.
+(design.md §4), and a packet ends where the KL, at the error that both ends agree on, is what its
+bits buy; so an image that is harder than the average takes more hops, not larger ones.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ from diffcodec.errors import BitstreamError
 Float64 = NDArray[np.float64]
 
 GROWTH_UNIT = 1.0 / 128.0
-SMALLEST_HOP_BITS = 32
+SMALLEST_HOP_BITS = 40
 HOP_OFFSET_BITS = 64
-SMALLEST_PART_BITS = 64
+SMALLEST_PART_BITS = 96
 CORRECTIONS_PER_OCTAVE = 8
 LARGEST_CORRECTION = 64
 SMALLEST_ERROR = 2.0**-40
@@ -124,7 +124,7 @@ class HopPlan:
         return self._updated_error
 
     def correction_for(self, error: float) -> int:
-        """The correction, in eighths of an octave, that brings the prediction nearest to ``error``."""
+        """The correction, in eighths of an octave, that brings the prediction to ``error``."""
         ratio = max(error, SMALLEST_ERROR) / self.predicted_error()
         correction = round(CORRECTIONS_PER_OCTAVE * float(np.log2(ratio)))
         return max(-LARGEST_CORRECTION, min(LARGEST_CORRECTION, correction))
@@ -134,7 +134,15 @@ class HopPlan:
 
         Args:
             final_step: an end other than the plan's own, to ask what another end would give.
+
+        Raises:
+            BitstreamError: a correction that no encoder makes.
         """
+        if abs(correction) > LARGEST_CORRECTION:
+            raise BitstreamError(
+                f"expected a correction of at most {LARGEST_CORRECTION} eighths of an octave at "
+                f"step {self.t}, found {correction}"
+            )
         end = self._final_step if final_step is None else final_step
         error = max(SMALLEST_ERROR, self.predicted_error() * _power(_CORRECTION_RATIO, correction))
         part_bits = self._part_bits

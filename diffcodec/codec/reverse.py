@@ -1,8 +1,8 @@
 """The reverse process that encoder and decoder run in step.
 
-Everything here is a function of the header and of what the hops have told so far. Arrays are float64
-and every operation on them is elementwise, so that no order of summation has a say; the network's
-evaluations are the only arithmetic that a platform could do differently.
+Everything here is a function of the header and of what the hops have told so far. Arrays are
+float64 and every operation on them is elementwise, so that no order of summation has a say; the
+network's evaluations are the only arithmetic that a platform could do differently.
 """
 
 import copy
@@ -60,7 +60,7 @@ class ReverseProcess:
         return self._shape[0], int(np.prod(self._shape[1:]))
 
     def x_hat(self) -> Float64:
-        """The x̂_0 that the next packet starts from: the network's at a hop, else the updated one."""
+        """The x̂_0 that the next packet starts from: the network's at a hop, else the updated."""
         if self.plan.at_hop:
             return self.estimate()
         assert self._x_hat is not None

@@ -1,4 +1,4 @@
-"""Images of any size as square tiles, and the tiles' coordinates as vectors for the channel code."""
+"""Images of any size as square tiles, and the tiles as vectors for the channel code."""
 
 from dataclasses import dataclass
 
@@ -16,8 +16,8 @@ TILE_CHANNELS = 3
 class TileLayout:
     """How an image of ``height`` × ``width`` × ``channels`` is cut into tiles of side ``side``.
 
-    The image is padded at its right and lower edges, which are replicated, to whole tiles; tiles are
-    counted row by row. A gray image is coded as three equal channels.
+    The image is padded to whole tiles by replicating its right and lower edges; tiles are counted
+    row by row. A gray image is coded as three equal channels.
     """
 
     height: int
@@ -56,7 +56,7 @@ class TileLayout:
         return np.ascontiguousarray(tiles.reshape(-1, TILE_CHANNELS, self.side, self.side))
 
     def join(self, tiles: Float64) -> Float64:
-        """float64 [G, 3, S, S] to float64 [H, W, C], padding cropped, a gray image's channels averaged."""
+        """float64 [G, 3, S, S] to float64 [H, W, C]: padding cropped, gray's channels averaged."""
         grid = tiles.reshape(self.rows, self.columns, TILE_CHANNELS, self.side, self.side)
         image = grid.transpose(0, 3, 1, 4, 2).reshape(
             self.rows * self.side, self.columns * self.side, TILE_CHANNELS

@@ -41,7 +41,8 @@ def level_probabilities(
     mirrored = lower > 0
     left = np.where(mirrored, -upper, lower)
     right = np.where(mirrored, -lower, upper)
-    return np.maximum(_standard_normal_cdf(right) - _standard_normal_cdf(left), SMALLEST_PROBABILITY)
+    mass = _standard_normal_cdf(right) - _standard_normal_cdf(left)
+    return np.maximum(mass, SMALLEST_PROBABILITY)
 
 
 def level_nats(levels: NDArray[np.integer], mean: Float64, scale: float | Float64) -> Float64:

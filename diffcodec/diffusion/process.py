@@ -1,8 +1,8 @@
 """The Gaussian process: q(z_t | x), q(z_s | z_t, x), p(z_s | z_t), and what the codec pays for it.
 
-Notation and formulas are VDM's (Kingma, Salimans, Poole and Ho 2021, arXiv:2107.00630, appendix A), for
-any s < t of the schedule's grid, so a hop may skip steps. Arrays are float64 and of any shape unless
-said otherwise; images are scaled to [−1, 1].
+Notation and formulas are VDM's (Kingma, Salimans, Poole and Ho 2021, arXiv:2107.00630, appendix A),
+for any s < t of the schedule's grid, so a hop may skip steps. Arrays are float64 and of any shape
+unless said otherwise; images are scaled to [−1, 1].
 """
 
 from dataclasses import dataclass

@@ -1,8 +1,8 @@
 """Noise schedules: every one of them is a table γ_0 … γ_T of γ = −log SNR.
 
-Variance preserving throughout: α² = sigmoid(−γ), σ² = sigmoid(γ) (VDM, arXiv:2107.00630, §3.2). DDPM's
-linear β, improved DDPM's cosine and VDM's linear γ differ in the table alone; everything downstream
-sees nothing else.
+Variance preserving throughout: α² = sigmoid(−γ), σ² = sigmoid(γ) (VDM, arXiv:2107.00630, §3.2).
+DDPM's linear β, improved DDPM's cosine and VDM's linear γ differ in the table alone; everything
+downstream sees nothing else.
 """
 
 import math
@@ -24,7 +24,7 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Which table: ``kind`` is a key of `SCHEDULES`; γ's ends are used by ``linear_gamma`` alone."""
+    """Which table: ``kind`` is a key of `SCHEDULES`; γ's ends are for ``linear_gamma`` alone."""
 
     kind: str = "linear_gamma"
     steps: int = DEFAULT_STEPS
@@ -32,6 +32,11 @@ class ScheduleConfig:
     gamma_max: float = 5.0
     beta_min: float = 1e-4
     beta_max: float = 0.02
+
+    def __post_init__(self) -> None:
+        if self.kind not in SCHEDULES:
+            known = ", ".join(sorted(SCHEDULES))
+            raise ValueError(f"unknown schedule {self.kind!r}, expected one of {known}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,8 +104,8 @@ def linear_gamma(config: ScheduleConfig) -> Float64:
 def linear_beta(config: ScheduleConfig) -> Float64:
     """DDPM's β_1 … β_T linear in t (arXiv:2006.11239, §4), over T + 1 noise levels.
 
-    DDPM has no noise level before x_1; here the table's step t is DDPM's t + 1, so T + 1 values of β
-    make the T + 1 levels and unit hops are DDPM's own.
+    DDPM has no noise level before x_1; here the table's step t is DDPM's t + 1, so T + 1 values of
+    β make the T + 1 levels and unit hops are DDPM's own.
     """
     beta = np.linspace(config.beta_min, config.beta_max, config.steps + 1)
     return _gamma_from_log_alpha_squared(np.cumsum(np.log1p(-beta)))
@@ -125,10 +130,8 @@ def make_schedule(config: ScheduleConfig) -> Schedule:
     """The table that ``config`` names.
 
     Raises:
-        ValueError: an unknown kind, or parameters that do not give an increasing γ.
+        ValueError: parameters that do not give an increasing γ.
     """
-    if config.kind not in SCHEDULES:
-        raise ValueError(f"unknown schedule {config.kind!r}, expected one of {sorted(SCHEDULES)}")
     return Schedule(SCHEDULES[config.kind](config))
 
 

@@ -40,7 +40,7 @@ class ErrorCurve:
     def __post_init__(self) -> None:
         increasing = all(a < b for a, b in zip(self.gamma, self.gamma[1:], strict=False))
         if len(self.gamma) != len(self.error) or len(self.gamma) < 2 or not increasing:
-            raise ValueError("an error curve needs two or more increasing noise levels, one error each")
+            raise ValueError("an error curve needs increasing noise levels, one error each")
         if min(self.error) <= 0:
             raise ValueError("errors must be positive")
 
@@ -97,7 +97,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     try:
         text = config_path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{config_path}: expected a model's configuration: {error}") from error
+        raise CheckpointError(f"{config_path}: expected a configuration: {error}") from error
     try:
         stored: dict[str, Any] = json.loads(text)
         recorded = bytes.fromhex(stored.pop("digest"))
@@ -106,8 +106,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         config = model_config_from_dict(stored["model"])
         curve = stored["error_curve"]
         error_curve = ErrorCurve(tuple(curve["gamma"]), tuple(curve["error"]))
-        denoiser = Denoiser(config)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{config_path}: not a model's configuration: {error!r}") from error
     try:
         tensors = load(weights_path.read_bytes())
@@ -119,12 +118,16 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             f"is not {recorded.hex()[:16]}…"
         )
     try:
+        denoiser = Denoiser(config)
         denoiser.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{weights_path}: weights do not fit {CONFIG_NAME}: {reason}") from error
+        raise CheckpointError(
+            f"{weights_path}: weights do not fit {CONFIG_NAME}: {reason}"
+        ) from error
     denoiser.eval().requires_grad_(False)
-    denoiser.to(memory_format=torch.channels_last)
+    # torch's type stubs do not know this form of `to`.
+    denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Checkpoint(denoiser, error_curve, recorded)
 
 
@@ -134,7 +137,7 @@ def model_config_from_dict(fields: Mapping[str, Any]) -> ModelConfig:
     Raises:
         TypeError, ValueError, KeyError: fields unknown, missing or out of range.
     """
-    unet = {
+    unet: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value
         for key, value in fields["unet"].items()
     }

@@ -1,7 +1,7 @@
 """The network as a denoiser: four scalings around it turn its output into x̂_0.
 
-x̂_0 = c_skip · z + c_out · F(c_in · z, c_noise), EDM's form (arXiv:2206.00364, eq. 7), of which ε-, x̂_0-
-and v-prediction are three choices of c_skip and c_out.
+x̂_0 = c_skip · z + c_out · F(c_in · z, c_noise), EDM's form (arXiv:2206.00364, eq. 7), of which ε-,
+x̂_0- and v-prediction are three choices of c_skip and c_out.
 """
 
 from dataclasses import dataclass, field
@@ -54,7 +54,7 @@ class Denoiser(nn.Module):
     def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
         """x̂_0(z_t) in [−1, 1] nominally, not clipped."""
         alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(gamma))
-        output = self.network(z, self._time(gamma)).float()
+        output: Tensor = self.network(z, self._time(gamma)).float()
         match self.config.parameterization:
             case Parameterization.EPS:
                 return (z - sigma * output) / alpha

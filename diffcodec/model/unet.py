@@ -1,4 +1,4 @@
-"""DDPM's U-Net (arXiv:2006.11239, appendix B): the network alone, which knows no noise convention."""
+"""DDPM's U-Net (arXiv:2006.11239, appendix B): the network, which knows no noise convention."""
 
 import math
 from dataclasses import dataclass
@@ -41,11 +41,9 @@ class UNetConfig:
     fourier_exponents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        smallest = self.image_size >> (len(self.channels) - 1)
-        if not self.channels or smallest < 1 or smallest << (len(self.channels) - 1) != self.image_size:
-            raise ValueError(
-                f"image size {self.image_size} cannot be halved {len(self.channels) - 1} times"
-            )
+        halvings = len(self.channels) - 1
+        if halvings < 0 or self.image_size < 1 or self.image_size % (1 << halvings):
+            raise ValueError(f"image size {self.image_size} cannot be halved {halvings} times")
         if any(width % self.groups or width % self.heads for width in self.channels):
             raise ValueError(
                 f"channels {self.channels} must be multiples of {self.groups} groups "

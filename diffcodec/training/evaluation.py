@@ -110,7 +110,9 @@ def evaluate_bound(
 
     parts = [bpd(np.asarray(part)) for part in (prior, diffusion, reconstruction)]
     return Bound(
-        *(Estimate.of(part) for part in parts),
+        prior=Estimate.of(parts[0]),
+        diffusion=Estimate.of(parts[1]),
+        reconstruction=Estimate.of(parts[2]),
         total=Estimate.of(np.sum(parts, axis=0)),
         final_step=final_step,
         images=len(images),
@@ -126,7 +128,7 @@ def measure_error_curve(
     batch_size: int = 64,
     seed: int = 0,
 ) -> ErrorCurve:
-    """E‖x − x̂_0(z_γ)‖² / dimensions at ``points`` levels of γ, evenly spaced over the grid's steps."""
+    """E‖x − x̂_0(z_γ)‖² / dimensions at ``points`` levels of γ, evenly spaced in t."""
     schedule = make_schedule(denoiser.config.schedule)
     device = next(denoiser.parameters()).device
     generator = torch.Generator(device=device).manual_seed(seed)
@@ -158,4 +160,5 @@ def _estimate(
     z, _ = draw_latent(x, gamma, generator)
     z = z.contiguous(memory_format=torch.channels_last)
     estimate = denoiser(z, gamma).clamp(-1.0, 1.0)
-    return estimate.cpu().double().numpy().transpose(0, 2, 3, 1)
+    channels_last: NDArray[np.float64] = estimate.cpu().double().numpy().transpose(0, 2, 3, 1)
+    return channels_last

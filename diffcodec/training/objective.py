@@ -1,4 +1,4 @@
-"""Training objectives: each a callable from images to one loss per image, in bits/dim where it is a bound."""
+"""Training objectives: from images to one loss per image, in bits/dim where it is a bound."""
 
 from collections.abc import Callable, Mapping
 from typing import Protocol
@@ -85,7 +85,7 @@ OBJECTIVES: Mapping[str, Callable[[Schedule], Objective]] = {
 def low_discrepancy_times(
     count: int, generator: torch.Generator, device: torch.device | str = "cpu"
 ) -> Tensor:
-    """``count`` times, each uniform on [0, 1), jointly an even comb (VDM, appendix I.1); float64 [count]."""
+    """Times uniform on [0, 1) that form an even comb (VDM, appendix I.1), float64 [count]."""
     offset = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
     comb = torch.arange(count, device=device, dtype=torch.float64) / count
     return (offset.to(device) + comb) % 1.0
@@ -112,5 +112,3 @@ def _eps_error(
 
 def _bits_per_dimension(nats: Tensor, x: Tensor) -> Tensor:
     return nats * (nats_to_bits(1.0) / x[0].numel())
-
-

@@ -1,7 +1,8 @@
-"""The training loop: optimiser, moving average, held-out checks, checkpoints that resume exactly."""
+"""The training loop: optimiser, moving average, held-out checks, exact resumption."""
 
 import dataclasses
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from diffcodec.diffusion.process import HALF_RANGE
 from diffcodec.diffusion.schedule import make_schedule
-from diffcodec.errors import CheckpointError
+from diffcodec.errors import CheckpointError, TrainingError
 from diffcodec.model.checkpoint import model_config_from_dict
 from diffcodec.model.denoiser import Denoiser, ModelConfig
 from diffcodec.training.evaluation import Bound, evaluate_bound
@@ -64,6 +65,8 @@ class TrainingConfig:
             raise ValueError(f"unknown precision {self.precision!r}, expected float32 or bfloat16")
         if self.batch_size < 1 or self.total_images < 1:
             raise ValueError("the batch size and the number of images must be positive")
+        if not 0 < self.decay_fraction <= 1:
+            raise ValueError(f"decay_fraction must be in (0, 1], got {self.decay_fraction}")
 
     def rate_at(self, images_seen: int) -> float:
         """The learning rate after ``images_seen`` images: warm-up, plateau, linear fall to zero."""
@@ -112,8 +115,9 @@ class Trainer:
         torch.set_flush_denormal(True)
         torch.manual_seed(config.seed)
         self._images = torch.as_tensor(images, device=self.device).permute(0, 3, 1, 2)
-        self.denoiser = Denoiser(model).to(self.device, memory_format=torch.channels_last)
-        self.averaged = Denoiser(model).to(self.device, memory_format=torch.channels_last)
+        self.denoiser, self.averaged = (Denoiser(model).to(self.device) for _ in range(2))
+        for module in (self.denoiser, self.averaged):
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(self.denoiser.state_dict())
         self.averaged.eval().requires_grad_(False)
         self.optimizer = torch.optim.Adam(
@@ -122,6 +126,7 @@ class Trainer:
         self.objective = OBJECTIVES[config.objective](make_schedule(model.schedule))
         self.images_seen = 0
         self.seconds = 0.0
+        self._last_checkpoint: tuple[Path, int] | None = None
         self._order_epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
@@ -131,7 +136,11 @@ class Trainer:
         return self.images_seen >= self.config.total_images
 
     def step(self) -> Tensor:
-        """One optimiser step; returns the mean loss, still on the device."""
+        """One optimiser step; returns the mean loss, still on the device.
+
+        Raises:
+            TrainingError: the loss or its gradient is not finite; the weights are those before.
+        """
         config = self.config
         generator = torch.Generator(device=self.device)
         generator.manual_seed(_mix(config.seed, self.images_seen))
@@ -144,7 +153,9 @@ class Trainer:
             loss = self.objective(self.denoiser, x, generator).mean()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.clip_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.clip_norm)
+        if not math.isfinite(float(loss.detach() + norm)):
+            raise self._not_finite(float(loss.detach()), float(norm))
         self.optimizer.step()
         self.images_seen += len(x)
         self._average(len(x))
@@ -161,6 +172,7 @@ class Trainer:
         checkpoint_seconds: float = 120.0,
         on_report: Callable[[Report], None] = lambda report: None,
         on_step: Callable[[int, float], None] = lambda images, loss: None,
+        stop: Callable[[], bool] = lambda: False,
     ) -> None:
         """Train until the run or its time is over; the state is saved on the way and at the end.
 
@@ -172,6 +184,11 @@ class Trainer:
             checkpoint: where the state is saved; nowhere if None.
             on_report: gets every `Report`.
             on_step: gets the images seen and the step's loss, for a progress display.
+            stop: asked after every step; once true, the run ends as if its time were over, but
+                without a last measurement, so that a signal is answered soon.
+
+        Raises:
+            TrainingError: the loss is not finite; nothing is saved then.
         """
         begun = saved = time.monotonic()
         before = self.seconds
@@ -183,13 +200,15 @@ class Trainer:
             now = time.monotonic()
             self.seconds = before + now - begun
             on_step(self.images_seen, float(losses[-1]))
-            over = self.finished or (max_seconds is not None and now - begun >= max_seconds)
+            late = max_seconds is not None and now - begun >= max_seconds
+            stopped = stop()
+            over = self.finished or late or stopped
             if over or self.images_seen >= next_report:
                 bound = None
-                if next_check is not None and held_out is not None:
-                    if over or self.images_seen >= next_check:
-                        bound = evaluate_bound(self.averaged, held_out, draws=8)
-                        next_check += check_images
+                due = next_check is not None and (over or self.images_seen >= next_check)
+                if due and held_out is not None and not stopped:
+                    bound = evaluate_bound(self.averaged, held_out, draws=8)
+                    next_check = (self.images_seen // check_images + 1) * check_images
                 loss = float(torch.stack(losses).mean())
                 rate = self.config.rate_at(self.images_seen)
                 on_report(Report(self.images_seen, self.seconds, loss, rate, bound))
@@ -224,6 +243,7 @@ class Trainer:
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
+        self._last_checkpoint = (path, self.images_seen)
 
     @classmethod
     def resume(
@@ -252,9 +272,20 @@ class Trainer:
             trainer.optimizer.load_state_dict(state["optimizer"])
             trainer.images_seen = state["images_seen"]
             trainer.seconds = state["seconds"]
+            trainer._last_checkpoint = (path, trainer.images_seen)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: not a training state: {error!r}") from error
         return trainer
+
+    def _not_finite(self, loss: float, norm: float) -> TrainingError:
+        if self._last_checkpoint is None:
+            kept = "no checkpoint has been saved"
+        else:
+            kept = "the last checkpoint is {} at {} images".format(*self._last_checkpoint)
+        return TrainingError(
+            f"after {self.images_seen} images the loss is {loss} and the norm of its gradient "
+            f"{norm}; {kept}: resume it with a lower learning rate"
+        )
 
     def _batch(self, generator: torch.Generator) -> Tensor:
         """The next images of this epoch's order, float32 in [−1, 1], channels last."""
@@ -281,7 +312,8 @@ class Trainer:
         """Exponential moving average; young runs average over a tenth of what they have seen."""
         half_life = min(self.config.ema_images, max(1.0, 0.1 * self.images_seen))
         weight = 1.0 - 0.5 ** (images / half_life)
-        averaged, current = list(self.averaged.parameters()), list(self.denoiser.parameters())
+        averaged: list[Tensor] = list(self.averaged.parameters())
+        current: list[Tensor] = list(self.denoiser.parameters())
         torch._foreach_lerp_(averaged, current, weight)
 
 

@@ -1,0 +1,274 @@
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from cli.main import main
+from diffcodec.image import png_bytes, read_image
+
+Pixels = NDArray[np.uint8]
+Encode = Callable[..., int]
+
+
+@pytest.fixture
+def encode(tiny_folder: Path) -> Encode:
+    """Run ``diffcodec encode`` fast with the tiny model; gives the exit code."""
+
+    def run(*arguments: str | Path) -> int:
+        return main(["encode", "--model", str(tiny_folder), "--effort", "1", *map(str, arguments)])
+
+    return run
+
+
+def decoded(file: Path, model: Path) -> Pixels:
+    back = file.with_name("back.png")
+    assert main(["decode", "-f", "-q", "--model", str(model), str(file), "-o", str(back)]) == 0
+    return read_image(back.read_bytes(), "back.png")
+
+
+def one_line_error(capsys: pytest.CaptureFixture[str]) -> str:
+    output = capsys.readouterr()
+    assert output.out == ""
+    assert output.err.startswith("diffcodec: error: ")
+    assert output.err.count("\n") == 1
+    return output.err
+
+
+def test_an_image_becomes_a_file_beside_it(
+    encode: Encode,
+    image: Path,
+    pixels: Pixels,
+    tiny_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert encode(image) == 0
+    output = capsys.readouterr()
+    assert output.out == ""
+    size = image.with_suffix(".dfc").stat().st_size
+    assert f"{size} bytes" in output.err
+    assert "lossless" in output.err
+    np.testing.assert_array_equal(decoded(image.with_suffix(".dfc"), tiny_folder), pixels)
+
+
+def test_quiet_says_nothing(
+    encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode("-q", image) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "L", "RGB"])
+def test_palettes_and_bilevel_images_come_back(
+    mode: str, encode: Encode, tmp_path: Path, pixels: Pixels, tiny_folder: Path
+) -> None:
+    path = tmp_path / "img.png"
+    picture = Image.fromarray(pixels).convert(mode)
+    picture.save(path)
+    assert encode(path) == 0
+    expected = np.array(picture.convert("L" if mode in ("1", "L") else "RGB"))
+    back = decoded(path.with_suffix(".dfc"), tiny_folder)
+    np.testing.assert_array_equal(back, expected.reshape(16, 16, -1))
+
+
+def test_standard_input_to_standard_output(
+    encode: Encode,
+    pixels: Pixels,
+    feed: Callable[[bytes], None],
+    tmp_path: Path,
+    tiny_folder: Path,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    feed(png_bytes(pixels))
+    assert encode("-") == 0
+    output = capsysbinary.readouterr()
+    (tmp_path / "a.dfc").write_bytes(output.out)
+    assert b"standard input -> standard output" in output.err
+    np.testing.assert_array_equal(decoded(tmp_path / "a.dfc", tiny_folder), pixels)
+
+
+def test_a_terminal_gets_no_binary_data_unless_forced(
+    encode: Encode,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert encode(image, "-o", "-") == 2
+    output = capsysbinary.readouterr()
+    assert output.out == b""
+    assert b"terminal" in output.err
+    assert encode("-f", image, "-o", "-") == 0
+    assert capsysbinary.readouterr().out.startswith(b"\xdf\xc1")
+
+
+def test_a_terminal_is_not_waited_for(
+    encode: Encode, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert encode("-") == 2
+    assert "terminal" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_bits_without_a_number_prints_the_ledger(
+    before: bool, encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(*(["--bits", image] if before else [image, "--bits"])) == 0
+    ledger = capsys.readouterr().out
+    for heading in ("t -> s", "KL, bits", "paid, bits", "bits/dim so far", "RMSE"):
+        assert heading in ledger
+    assert "1000 -> " in ledger
+    assert " -> pixels" in ledger
+    assert "price " in ledger
+
+
+@pytest.mark.parametrize("option", [["--bits", "0.5"], ["--bits=0.5"]])
+def test_bits_with_a_number_is_a_budget(
+    option: list[str], encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(*option, image) == 0
+    assert 44 <= image.with_suffix(".dfc").stat().st_size <= 48
+    output = capsys.readouterr()
+    assert "lossy" in output.err
+    assert output.out == ""
+
+
+@pytest.mark.parametrize("bits", ["x", "0", "-1", "nan", "inf", ""])
+def test_bits_of_no_use_are_a_usage_error(
+    bits: str, encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(f"--bits={bits}", image) == 2
+    assert "--bits" in one_line_error(capsys)
+
+
+def test_bits_that_no_file_keeps_are_an_error(
+    encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode("--bits", "0.01", image) == 1
+    assert "expected at least" in one_line_error(capsys)
+    assert not image.with_suffix(".dfc").exists()
+
+
+def test_json_tells_the_ledger_and_it_adds_up(
+    encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode("--json", image) == 0
+    report = json.loads(capsys.readouterr().out)
+    size = image.with_suffix(".dfc").stat().st_size
+    assert report["bytes"] == size
+    assert report["bits_per_dimension"] == pytest.approx(8 * size / 768)
+    assert main(["info", "--json", str(image.with_suffix(".dfc"))]) == 0
+    segments = json.loads(capsys.readouterr().out)["segments"]
+    assert sum(segment["bytes"] for segment in segments) == size
+    paid_bits = sum(entry["paid_bits"] for entry in report["ledger"])
+    by_name = {segment["name"]: segment["bytes"] for segment in segments}
+    assert by_name["hops"] == -(-paid_bits // 8) + 2
+    assert by_name["last stage"] == report["last_stage_bytes"] + 1
+    assert by_name["header"] + by_name["hops"] + by_name["last stage"] == size
+    assert report["ledger"][0]["t"] == 1000
+    assert all(entry["rmse"] >= 0 for entry in report["ledger"])
+
+
+def test_json_leaves_standard_output_to_the_data(
+    encode: Encode, image: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    assert encode("-q", "--json", "--bits", "1", image, "-o", "-") == 0
+    output = capsysbinary.readouterr()
+    assert output.out.startswith(b"\xdf\xc1")
+    assert json.loads(output.err)["bytes"] == len(output.out)
+
+
+def test_several_inputs_and_a_folder(
+    encode: Encode, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    second = tmp_path / "two.png"
+    second.write_bytes(image.read_bytes())
+    assert encode("--json", image, second) == 0
+    reports = json.loads(capsys.readouterr().out)
+    assert [Path(report["output"]).name for report in reports] == ["img.dfc", "two.dfc"]
+    folder = tmp_path / "out"
+    folder.mkdir()
+    assert encode(image, second, "-o", folder) == 0
+    assert {path.name for path in folder.iterdir()} == {"img.dfc", "two.dfc"}
+    assert encode(image, second, "-o", "-") == 2
+    assert encode(image, image) == 2
+
+
+def test_nothing_is_overwritten_unless_forced(
+    encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = image.with_suffix(".dfc")
+    target.write_bytes(b"mine")
+    assert encode(image) == 1
+    assert str(target) in one_line_error(capsys)
+    assert target.read_bytes() == b"mine"
+    assert encode("-f", image) == 0
+    assert target.read_bytes() != b"mine"
+
+
+def sixteen_bit(path: Path) -> None:
+    Image.fromarray(np.arange(256, dtype=np.uint16).reshape(16, 16) * 99).save(path)
+
+
+def animated(path: Path) -> None:
+    frames = [Image.new("RGB", (16, 16), colour) for colour in ("red", "blue")]
+    frames[0].save(path, save_all=True, append_images=frames[1:])
+
+
+def text(path: Path) -> None:
+    path.write_text("no image")
+
+
+@pytest.mark.parametrize(
+    ("make", "complaint"),
+    [
+        (sixteen_bit, "more than 8 bits"),
+        (animated, "an animation"),
+        (text, "no image format"),
+        (lambda path: None, "No such file"),
+    ],
+)
+def test_what_the_codec_does_not_take_is_refused_by_name(
+    make: Callable[[Path], None],
+    complaint: str,
+    encode: Encode,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "odd.png"
+    make(path)
+    assert encode(path) == 1
+    error = one_line_error(capsys)
+    assert str(path) in error
+    assert complaint in error
+    assert not path.with_suffix(".dfc").exists()
+
+
+def test_steps_choose_the_plan(
+    encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode("--steps", "30", "--json", image) == 0
+    evaluations = json.loads(capsys.readouterr().out)["evaluations"]
+    assert 15 <= evaluations <= 45
+    assert encode("-f", "--steps", "1", image) == 2
+    assert "--steps 1" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--effort", "0"], ["--effort", "10"], ["--steps", "0"], ["--steps", "many"]]
+)
+def test_values_out_of_range_are_usage_errors(
+    arguments: list[str], encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(*arguments, image) == 2
+    assert arguments[0] in one_line_error(capsys)
+
+
+def test_an_unknown_model_is_an_error(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["encode", "--model", "none-such", str(image)]) == 1
+    assert "none-such" in one_line_error(capsys)

@@ -1,0 +1,81 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cli.main import main
+
+
+def test_segments_add_up_to_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json", str(file)]) == 0
+    report = json.loads(capsys.readouterr().out)
+    size = file.stat().st_size
+    assert (report["width"], report["height"], report["channels"]) == (16, 16, 3)
+    assert report["bytes"] == report["whole_file_bytes"] == size
+    assert [segment["name"] for segment in report["segments"]] == ["header", "hops", "last stage"]
+    assert sum(segment["bytes"] for segment in report["segments"]) == size
+    assert {segment["check"] for segment in report["segments"]} == {"ok"}
+    assert report["bits_per_dimension"] == pytest.approx(8 * size / 768)
+    assert sum(segment["bits_per_dimension"] for segment in report["segments"]) == pytest.approx(
+        report["bits_per_dimension"]
+    )
+
+
+def test_a_listing_for_people(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", str(file)]) == 0
+    output = capsys.readouterr()
+    assert output.err == ""
+    assert output.out.startswith(f"{file}: 16×16 RGB, last stage gaussian, ")
+    for word in ("header", "hops", "last stage", "bits/dim", "ok", "model ", "final step"):
+        assert word in output.out
+
+
+def test_a_cut_or_damaged_file_is_shown_as_far_as_it_goes(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = file.read_bytes()
+    file.write_bytes(data[:-3])
+    assert main(["info", "--json", str(file)]) == 0
+    checks = [s["check"] for s in json.loads(capsys.readouterr().out)["segments"]]
+    assert checks == ["ok", "ok", "cut short"]
+    file.write_bytes(data[:50] + bytes([data[50] ^ 1]) + data[51:])
+    assert main(["info", "--json", str(file)]) == 0
+    checks = [s["check"] for s in json.loads(capsys.readouterr().out)["segments"]]
+    assert checks == ["ok", "damaged", "ok"]
+
+
+def test_stored_pixels_name_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    golden = Path(__file__).parents[1] / "golden" / "model"
+    Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "black.png")
+    assert main(["encode", "-q", "--model", str(golden), str(tmp_path / "black.png")]) == 0
+    assert main(["info", "--json", str(tmp_path / "black.dfc")]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["last_stage"] == "stored"
+    assert report["channels"] == 1
+    assert "model_id" not in report
+    assert main(["info", str(tmp_path / "black.dfc")]) == 0
+    assert "gray, last stage stored" in capsys.readouterr().out
+
+
+def test_standard_input(
+    file_bytes: bytes, feed: Callable[[bytes], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    feed(file_bytes)
+    assert main(["info", "-"]) == 0
+    assert capsys.readouterr().out.startswith("standard input: 16×16")
+
+
+@pytest.mark.parametrize(("content", "exit_code"), [(None, 1), (b"\x89PNG", 3), (b"\xdf\xc1", 3)])
+def test_what_is_no_file_of_ours_is_one_line(
+    content: bytes | None, exit_code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "odd.dfc"
+    if content is not None:
+        path.write_bytes(content)
+    assert main(["info", str(path)]) == exit_code
+    error = capsys.readouterr().err
+    assert error.startswith(f"diffcodec: error: {path}: ")
+    assert error.count("\n") == 1

@@ -1,0 +1,306 @@
+import dataclasses
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from diffcodec.bitstream.container import Container, assemble
+from diffcodec.bitstream.header import LastStage
+from diffcodec.codec.decoder import Frame, decode_frames
+from diffcodec.codec.encoder import Encoded, EncoderSettings, encode_image
+from diffcodec.codec.model import CodecModel
+from diffcodec.codec.plan import PlanConfig
+from diffcodec.errors import (
+    BitstreamError,
+    ChecksumError,
+    ModelMismatchError,
+    NumericMismatchError,
+    TruncatedStreamError,
+)
+from diffcodec.model.checkpoint import load_checkpoint
+
+Pixels = NDArray[np.uint8]
+Decode = Callable[..., Frame]
+
+
+@pytest.fixture(scope="module")
+def files(
+    lossless: Encoded,
+    lossy: Encoded,
+    stored: Encoded,
+    picture: Pixels,
+    model: CodecModel,
+    encode_coded: Callable[..., Encoded],
+) -> dict[str, tuple[Encoded, Pixels]]:
+    """Files of every kind with their images."""
+    gray, plan = picture[:, :, :1], PlanConfig(63, 4, 1)
+    noise = np.random.default_rng(1).integers(0, 256, (12, 12, 3), dtype=np.uint8)
+    tiled = np.concatenate([picture, picture[:, ::-1]], axis=1)[:15, :20]
+    made = {
+        "lossless": (lossless, picture),
+        "lossy": (lossy, picture),
+        "black": (stored, 0 * picture),
+        "noise": (encode_image(noise, model, EncoderSettings(plan)), noise),
+        "gray": (encode_coded(gray), gray),
+        "tiled": (encode_coded(tiled), tiled),
+    }
+    stages = {name: encoded.header.last_stage for name, (encoded, _) in made.items()}
+    assert stages["lossless"] is stages["gray"] is stages["tiled"] is LastStage.GAUSSIAN
+    assert stages["lossy"] is LastStage.NONE
+    assert stages["black"] is stages["noise"] is LastStage.STORED
+    return made
+
+
+Files = dict[str, tuple[Encoded, Pixels]]
+
+
+@pytest.fixture
+def _remember_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Evaluate the network once for all prefixes of a file: they share their z_t."""
+    estimate = CodecModel.estimate
+    known: dict[tuple[int, bytes], NDArray[np.float64]] = {}
+
+    def remembered(self: CodecModel, z: NDArray[np.float64], t: int) -> NDArray[np.float64]:
+        key = t, z.tobytes()
+        if key not in known:
+            known[key] = estimate(self, z, t)
+        return known[key]
+
+    monkeypatch.setattr(CodecModel, "estimate", remembered)
+
+
+# Every byte of the small files; of the larger ones a stride that meets every kind of place.
+@pytest.mark.usefixtures("_remember_estimates")
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("lossless", 1), ("lossy", 1), ("black", 1), ("noise", 1), ("gray", 5), ("tiled", 11)],
+)
+def test_every_prefix_is_an_image_and_longer_ones_are_better(
+    name: str, stride: int, files: Files, decode: Decode
+) -> None:
+    encoded, pixels = files[name]
+    data = encoded.data
+    header_bytes = len(Container.open(data, "a.dfc").header_bytes)
+    for length in range(header_bytes):
+        with pytest.raises(TruncatedStreamError):
+            decode(data[:length])
+    errors = []
+    for length in range(header_bytes, len(data), stride):
+        frame = decode(data[:length])
+        assert frame.pixels.shape == pixels.shape
+        assert frame.truncated
+        assert not frame.exact
+        assert frame.stream_bytes <= length
+        errors.append(np.mean((frame.pixels.astype(float) - pixels) ** 2))
+    if len(errors) >= 30:
+        thirds = [np.mean(third) for third in np.array_split(np.array(errors), 3)]
+        assert thirds == sorted(thirds, reverse=True)
+        assert thirds[0] > 2 * thirds[2]
+    assert not decode(data).truncated
+
+
+def flipped(data: bytes, position: int, mask: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :]
+
+
+@pytest.mark.parametrize("name", ["lossless", "lossy", "black", "noise", "gray"])
+def test_every_damaged_byte_is_found(name: str, files: Files, decode: Decode) -> None:
+    data = files[name][0].data
+    header_bytes = len(Container.open(data, "a.dfc").header_bytes)
+    random = np.random.default_rng(0)
+    for position in range(len(data)):
+        # A flip of a varint's length or of the fields' presence is found but for a chance of 1 in
+        # 256 (docs/format.md): the header is tried with all of them.
+        masks = range(1, 256) if position < header_bytes else [int(random.integers(1, 256))]
+        for mask in masks:
+            try:
+                frame = decode(flipped(data, position, mask))
+            except (BitstreamError, ModelMismatchError):
+                continue
+            # Lengths that now announce a larger file make this one look cut short: it says so.
+            assert position < header_bytes, (position, mask)
+            assert frame.truncated, (position, mask)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(
+    name=st.sampled_from(["lossless", "lossy", "black", "noise", "gray", "tiled"]),
+    edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
+    end=st.floats(0, 1),
+)
+def test_mutated_files_give_an_image_or_a_named_error(
+    name: str, edits: list[tuple[float, int]], end: float, files: Files, decode: Decode
+) -> None:
+    data = bytearray(files[name][0].data)
+    for place, value in edits:
+        data[int(place * len(data))] = value
+    # Cut short, the hop stream is not checked: whatever its bits say must be borne.
+    cut = bytes(data[: 1 + int(end * len(data))])
+    try:
+        frame = decode(cut)
+    except (BitstreamError, ModelMismatchError):
+        return
+    assert frame.pixels.dtype == np.uint8
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(hops=st.binary(max_size=200))
+def test_any_hop_stream_is_borne_where_its_check_agrees(
+    hops: bytes, lossless: Encoded, decode: Decode
+) -> None:
+    header = dataclasses.replace(lossless.header, last_stage=LastStage.NONE, payload_bytes=0)
+    with pytest.raises(BitstreamError):
+        decode(assemble(header, hops))
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_damage_of_the_last_stage_leaves_the_last_hop_s_image(
+    every: bool, lossless: Encoded, model: CodecModel, picture: Pixels
+) -> None:
+    container = Container.open(flipped(lossless.data, -2 % len(lossless.data), 4), "a.dfc")
+    frames = []
+    with pytest.raises(ChecksumError, match=r"^a\.dfc: damaged last stage"):  # noqa: PT012
+        for frame in decode_frames(container, model, every=every):
+            frames.append(frame)
+    assert len(frames) == (len(lossless.ledger) + 1 if every else 1)
+    assert frames[-1].step == lossless.header.final_step
+    assert not frames[-1].exact
+    assert np.abs(frames[-1].pixels.astype(int) - picture).mean() < 3
+
+
+def test_damaged_hops_give_nothing(lossless: Encoded, model: CodecModel) -> None:
+    container = Container.open(flipped(lossless.data, 40, 1), "a.dfc")
+    with pytest.raises(ChecksumError, match=r"^a\.dfc: damaged hops"):
+        next(decode_frames(container, model))
+
+
+def test_a_wrong_or_missing_model_is_told_before_any_frame(
+    lossless: Encoded, stored: Encoded, model: CodecModel
+) -> None:
+    other = CodecModel(dataclasses.replace(model.checkpoint, digest=bytes(32)))
+    for wrong in (other, None):
+        container = Container.open(lossless.data, "a.dfc")
+        with pytest.raises(ModelMismatchError, match=r"^a\.dfc: .*" + model.model_id.hex()):
+            next(decode_frames(container, wrong))
+    frame = next(decode_frames(Container.open(stored.data, "b.dfc"), None))
+    assert frame.exact
+
+
+def test_frames_are_what_their_prefixes_give(
+    files: Files, model: CodecModel, decode: Decode
+) -> None:
+    for name in ("lossless", "lossy", "gray"):
+        encoded, pixels = files[name]
+        frames = list(decode_frames(Container.open(encoded.data, "a.dfc"), model))
+        steps = [1000, *(entry.s for entry in encoded.ledger)]
+        exact = encoded.header.last_stage is LastStage.GAUSSIAN
+        assert [frame.step for frame in frames] == ([*steps, 0] if exact else steps)
+        assert [frame.exact for frame in frames] == [False] * len(steps) + [True] * exact
+        sizes = [frame.stream_bytes for frame in frames]
+        assert sizes == sorted(set(sizes))
+        for frame in frames[:-1]:
+            np.testing.assert_array_equal(
+                decode(encoded.data[: frame.stream_bytes]).pixels, frame.pixels
+            )
+        # One byte less gives the frame before.
+        for before, frame in pairwise(frames[:6]):
+            shorter = decode(encoded.data[: frame.stream_bytes - 1])
+            assert (shorter.step, shorter.stream_bytes) == (before.step, before.stream_bytes)
+        if exact:
+            np.testing.assert_array_equal(frames[-1].pixels, pixels)
+        assert not any(frame.truncated for frame in frames)
+
+
+def test_a_truncated_file_gives_each_frame_once(lossless: Encoded, model: CodecModel) -> None:
+    container = Container.open(lossless.data[:100], "a.dfc")
+    frames = list(decode_frames(container, model))
+    steps = [frame.step for frame in frames]
+    assert steps == sorted(set(steps), reverse=True)
+    assert [frame.truncated for frame in frames] == [False] * (len(frames) - 1) + [True]
+
+
+@pytest.mark.parametrize("every", [True, False])
+@pytest.mark.parametrize("stop", [1000, 600, 1, 0])
+def test_stopping_leaves_out_what_ends_below(
+    stop: int, every: bool, lossless: Encoded, model: CodecModel
+) -> None:
+    container = Container.open(lossless.data, "a.dfc")
+    everything = list(decode_frames(container, model))
+    wanted = [frame for frame in everything if frame.step >= stop]
+    frames = list(decode_frames(container, model, stop_at_step=stop, every=every))
+    if not every:
+        wanted = wanted[-1:]
+    assert [frame.step for frame in frames] == [frame.step for frame in wanted]
+    np.testing.assert_array_equal(frames[-1].pixels, wanted[-1].pixels)
+    assert frames[-1].stream_bytes == wanted[-1].stream_bytes
+    assert frames[-1].exact == (stop == 0)
+
+
+def test_other_arithmetic_is_exact_or_told(
+    lossless: Encoded, model: CodecModel, tiny_folder: Path, picture: Pixels, decode: Decode
+) -> None:
+    """Weights moved by a unit in the last place stand for another processor's arithmetic."""
+    outcomes = []
+    for seed in range(4):
+        checkpoint = load_checkpoint(tiny_folder)
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in checkpoint.denoiser.parameters():
+                side = torch.randint(0, 2, parameter.shape, generator=generator) * 2.0 - 1.0
+                parameter.copy_(torch.nextafter(parameter, side * torch.inf))
+        other = CodecModel(checkpoint)
+        assert other.model_id == model.model_id
+        try:
+            frame = decode(lossless.data, other)
+        except NumericMismatchError:
+            outcomes.append("told")
+            container = Container.open(lossless.data, "a.dfc")
+            frame = next(decode_frames(container, other, every=False))
+            assert not frame.exact
+            assert np.abs(frame.pixels.astype(int) - picture).mean() < 3
+        else:
+            outcomes.append("exact")
+            assert frame.exact
+            np.testing.assert_array_equal(frame.pixels, picture)
+    assert len(outcomes) == 4
+
+
+@pytest.mark.parametrize("channel_code", [3])
+def test_an_unknown_channel_code_names_the_file(
+    channel_code: int, lossy: Encoded, model: CodecModel
+) -> None:
+    header = dataclasses.replace(lossy.header, channel_code=channel_code)
+    container = Container.open(assemble(header, b"hops"), "a.dfc")
+    with pytest.raises(BitstreamError, match=r"^a\.dfc: expected a channel code"):
+        next(decode_frames(container, model))
+
+
+@pytest.mark.parametrize(
+    ("hops", "complaint"),
+    [(b"\xff" * 60 + b"\0", "correction"), (b"", "hop stream's end"), (b"\0", "hop stream's end")],
+)
+@pytest.mark.parametrize("every", [True, False])
+def test_a_stream_that_ends_wrongly_gives_its_image_first(
+    every: bool, hops: bytes, complaint: str, lossy: Encoded, model: CodecModel
+) -> None:
+    container = Container.open(assemble(lossy.header, hops), "a.dfc")
+    frames = decode_frames(container, model, every=every)
+    assert next(frames).step == 1000
+    with pytest.raises(BitstreamError, match=rf"^a\.dfc: .*{complaint}"):
+        next(frames)
+
+
+def test_a_stream_with_more_than_its_packets_is_refused(lossy: Encoded, model: CodecModel) -> None:
+    hops = Container.open(lossy.data, "a.dfc").hops().data
+    frames = list(decode_frames(Container.open(lossy.data, "a.dfc"), model))
+    container = Container.open(assemble(lossy.header, hops + b"\0"), "a.dfc")
+    decoded = decode_frames(container, model, every=False)
+    np.testing.assert_array_equal(next(decoded).pixels, frames[-1].pixels)
+    with pytest.raises(BitstreamError, match="more bits"):
+        next(decoded)

@@ -1,0 +1,144 @@
+from itertools import cycle, pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from diffcodec.codec.plan import (
+    HOP_OFFSET_BITS,
+    LARGEST_CORRECTION,
+    SMALLEST_HOP_BITS,
+    HopPlan,
+    Packet,
+    PlanConfig,
+    count_evaluations,
+)
+from diffcodec.coding.channel import CHANNEL_CODES
+from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
+from diffcodec.errors import BitstreamError
+
+SCHEDULE = make_schedule(ScheduleConfig())
+DIMENSIONS = 3072
+# About what a trained model's error looks like over γ.
+ERROR_CURVE = 0.3 / (1.0 + np.exp(-0.75 * (SCHEDULE.gamma + 1.0)))
+
+configs = st.builds(
+    PlanConfig,
+    growth_index=st.integers(0, 63),
+    parts=st.integers(1, 4),
+    code_id=st.sampled_from(sorted(CHANNEL_CODES)),
+)
+# True errors of a signal and an estimate in [−1, 1].
+errors = st.lists(st.floats(0.0, 4.0), min_size=1, max_size=20)
+
+
+def plan_to(config: PlanConfig, final_step: int = 0) -> HopPlan:
+    return HopPlan(config, SCHEDULE, ERROR_CURVE, DIMENSIONS, final_step)
+
+
+def encoder_walk(
+    config: PlanConfig, true_errors: list[float], end: int
+) -> list[tuple[int, Packet]]:
+    """Corrections and packets of an encoder, which asks for another end than its plan's."""
+    plan, walked, error = plan_to(config), [], cycle(true_errors)
+    while plan.t > end:
+        correction = plan.correction_for(next(error))
+        packet = plan.packet(correction, end)
+        walked.append((correction, packet))
+        plan.advance(packet)
+    return walked
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(configs, errors, st.integers(0, 999))
+def test_both_ends_walk_the_same_packets(
+    config: PlanConfig, true_errors: list[float], end: int
+) -> None:
+    told = encoder_walk(config, true_errors, end)
+    plan = plan_to(config, end)
+    for correction, packet in told:
+        assert not plan.finished
+        assert plan.packet(correction) == packet
+        plan.advance(packet)
+    assert plan.finished
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(configs, errors)
+def test_a_walk_descends_to_its_end_in_budgets_that_the_code_has(
+    config: PlanConfig, true_errors: list[float]
+) -> None:
+    packets = [packet for _, packet in encoder_walk(config, true_errors, 0)]
+    assert packets[0].t == 1000
+    assert packets[-1].s == 0
+    assert packets[0].evaluates
+    for packet in packets:
+        assert packet.s < packet.t
+        assert CHANNEL_CODES[config.code_id].sections(packet.bits) >= 1
+    assert all(a.s == b.t for a, b in pairwise(packets))
+    # No more packets between two evaluations than the header says.
+    hops = np.cumsum([packet.evaluates for packet in packets])
+    assert np.bincount(hops).max() <= config.parts
+
+
+@pytest.mark.parametrize("growth_index", [11, 25, 63])
+@pytest.mark.parametrize("parts", [1, 4])
+def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int) -> None:
+    config = PlanConfig(growth_index, parts)
+    plan, hops = plan_to(config), []
+    while not plan.finished:
+        packet = plan.packet(0)
+        if packet.evaluates:
+            hops.append([packet.t, 0])
+        hops[-1][1] += packet.bits
+        plan.advance(packet)
+    assert len(hops) > 3
+    paid = 0
+    # The last hop is cut at the final step.
+    for t, bits in hops[:-1]:
+        wanted = max(SMALLEST_HOP_BITS, config.growth * (paid + HOP_OFFSET_BITS))
+        # A part is rounded to whole sections, then to whole steps of the grid.
+        step = SCHEDULE.snr[t - 1] - SCHEDULE.snr[t]
+        grid_bits = 0.75 * step * DIMENSIONS * ERROR_CURVE[t]
+        assert abs(bits - wanted) <= parts * (8 + grid_bits) + 0.05 * wanted, (t, bits, wanted)
+        paid += bits
+
+
+@pytest.mark.parametrize("parts", [1, 4])
+def test_evaluations_fall_as_growth_rises(parts: int) -> None:
+    counts = [
+        count_evaluations(plan_to(PlanConfig(growth, parts), final_step=90))
+        for growth in (0, 1, 2, 5, 11, 25, 51, 63)
+    ]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 4 * counts[-1]
+
+
+@settings(max_examples=50, deadline=None, derandomize=True)
+@given(st.floats(1e-9, 4.0))
+def test_a_correction_brings_the_error_within_a_sixteenth_of_an_octave(error: float) -> None:
+    plan = plan_to(PlanConfig())
+    correction = plan.correction_for(error)
+    if abs(correction) < LARGEST_CORRECTION:
+        told = plan.packet(correction).error
+        assert abs(np.log2(told / error)) <= 1 / 16 + 1e-9
+
+
+@pytest.mark.parametrize("correction", [LARGEST_CORRECTION + 1, -LARGEST_CORRECTION - 1, 10**6])
+def test_a_correction_that_no_encoder_makes_is_refused(correction: int) -> None:
+    with pytest.raises(BitstreamError, match=str(correction)):
+        plan_to(PlanConfig()).packet(correction)
+
+
+def test_an_unknown_channel_code_is_refused() -> None:
+    with pytest.raises(BitstreamError, match="found 3"):
+        plan_to(PlanConfig(code_id=3))
+
+
+def test_asking_for_a_packet_moves_nothing() -> None:
+    plan = plan_to(PlanConfig())
+    first = plan.packet(3)
+    plan.packet(-5, 900)
+    assert plan.packet(3) == first
+    assert plan.t == 1000
