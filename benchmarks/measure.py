@@ -24,7 +24,7 @@ from benchmarks.provenance import provenance
 from benchmarks.rate_distortion import (
     ThreadCheck,
     Work,
-    check_all_threads,
+    check_threads,
     default_jobs,
     measure_images,
     summarize,
@@ -47,8 +47,8 @@ def run(
         measurements = measure_images(images, model_folder, work, jobs, lambda _: advance(1))
     checks: list[ThreadCheck] = []
     if threads_check:
-        with terminal.progress("thread counts", len(images)) as advance:
-            checks = check_all_threads(images, model_folder, work, lambda _: advance(1))
+        with terminal.progress("thread counts", 4 * len(images)) as advance:
+            checks = check_threads(images, model_folder, work, lambda: advance(1))
     summary = summarize(measurements)
     digest = recorded_digest(model_folder).hex()
     common: dict[str, Any] = {

@@ -192,19 +192,6 @@ def measure_image(index: int, pixels: Pixels, model: CodecModel, work: Work) -> 
     )
 
 
-def check_threads(index: int, pixels: Pixels, model: CodecModel, work: Work) -> ThreadCheck:
-    """Encode with one thread and decode with two, and the other way; leaves one thread set."""
-    settings = EncoderSettings(plan=plan_for_effort(work.effort))
-    torch.set_num_threads(1)
-    one = encode_image(pixels, model, settings).data
-    torch.set_num_threads(2)
-    one_to_two = _is_exact(one, model, pixels)
-    two = encode_image(pixels, model, settings).data
-    torch.set_num_threads(1)
-    two_to_one = _is_exact(two, model, pixels)
-    return ThreadCheck(one_to_two, two_to_one, one == two)
-
-
 def theoretical_curve(pixels: Pixels, model: CodecModel, steps: int, seed: Sequence[int]) -> Theory:
     """The theoretical curve of one image, uint8 [H, W, C].
 
@@ -254,14 +241,28 @@ def measure_images(
     return _in_processes(measure_image, images, model_folder, work, jobs, on_image)
 
 
-def check_all_threads(
+def check_threads(
     images: Pixels,
     model_folder: Path,
     work: Work,
-    on_image: Callable[[ThreadCheck], None] = lambda check: None,
+    on_pass: Callable[[], None] = lambda: None,
 ) -> list[ThreadCheck]:
-    """`check_threads` of each of uint8 [N, H, W, C] in a fresh process that may use two threads."""
-    return _in_processes(check_threads, images, model_folder, work, 1, on_image)
+    """Encode with one thread and decode with two, and the other way, each in fresh processes.
+
+    ``on_pass`` is called 4·N times for uint8 [N, H, W, C].
+    """
+
+    def done(_: object) -> None:
+        on_pass()
+
+    def run(function: Callable[..., Result], items: Sequence[Any], threads: int) -> list[Result]:
+        return _in_processes(function, items, model_folder, work, 1, done, threads)
+
+    one, two = run(_encode_item, images, 1), run(_encode_item, images, 2)
+    one_to_two = run(_decodes_item, list(zip(one, images, strict=True)), 2)
+    two_to_one = run(_decodes_item, list(zip(two, images, strict=True)), 1)
+    same_file = [a == b for a, b in zip(one, two, strict=True)]
+    return [ThreadCheck(*row) for row in zip(one_to_two, two_to_one, same_file, strict=True)]
 
 
 def mse_at_rates(measurements: Sequence[ImageMeasurement], rates_bpd: Float64) -> Float64:
@@ -356,6 +357,14 @@ def default_jobs() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
+def _encode_item(index: int, pixels: Pixels, model: CodecModel, work: Work) -> bytes:
+    return encode_image(pixels, model, EncoderSettings(plan=plan_for_effort(work.effort))).data
+
+
+def _decodes_item(index: int, item: tuple[bytes, Pixels], model: CodecModel, work: Work) -> bool:
+    return _is_exact(item[0], model, item[1])
+
+
 def _decode(data: bytes, model: CodecModel) -> Pixels:
     """The last image of a file."""
     *_, frame = decode_frames(Container.open(data, "encoded image"), model, every=False)
@@ -423,45 +432,43 @@ def _at_every_step(steps: int, measured: NDArray[np.int64], errors: Float64) -> 
 _worker_model: CodecModel | None = None
 
 
-def _start_worker(model_folder: Path) -> None:
+def _start_worker(model_folder: Path, threads: int) -> None:
     global _worker_model
     # An interrupt reaches the whole group of processes; the parent alone answers it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     _worker_model = load_codec_model(model_folder)
 
 
 def _call(
-    function: Callable[[int, Pixels, CodecModel, Work], Result],
-    index: int,
-    pixels: Pixels,
-    work: Work,
+    function: Callable[[int, Any, CodecModel, Work], Result], index: int, item: Any, work: Work
 ) -> Result:
     assert _worker_model is not None
-    return function(index, pixels, _worker_model, work)
+    return function(index, item, _worker_model, work)
 
 
 def _in_processes(
-    function: Callable[[int, Pixels, CodecModel, Work], Result],
-    images: Pixels,
+    function: Callable[[int, Any, CodecModel, Work], Result],
+    items: Sequence[Any] | Pixels,
     model_folder: Path,
     work: Work,
     jobs: int,
-    on_image: Callable[[Result], None],
+    on_result: Callable[[Result], None],
+    threads: int = 1,
 ) -> list[Result]:
-    """``function`` of every image, results in the images' order."""
+    """``function`` of every item, in ``jobs`` processes of ``threads`` each; in the items' order."""
     # A model that cannot be loaded is told here, not by a broken pool.
     load_codec_model(model_folder)
     # Spawned, not forked: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(
-        min(jobs, len(images)), get_context("spawn"), _start_worker, (model_folder,)
+        min(jobs, len(items)), get_context("spawn"), _start_worker, (model_folder, threads)
     )
     try:
         futures: list[Future[Result]] = [
-            pool.submit(_call, function, index, pixels, work) for index, pixels in enumerate(images)
+            pool.submit(_call, function, index, item, work) for index, item in enumerate(items)
         ]
         for future in as_completed(futures):
-            on_image(future.result())
+            on_result(future.result())
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         raise DiffcodecError(

@@ -39,9 +39,9 @@ class PlanConfig:
         code_id: key of `CHANNEL_CODES`.
     """
 
-    growth_index: int = 11
+    growth_index: int = 8
     parts: int = 4
-    code_id: int = 0
+    code_id: int = 2
 
     @property
     def growth(self) -> float:
