@@ -456,7 +456,7 @@ def _in_processes(
     on_result: Callable[[Result], None],
     threads: int = 1,
 ) -> list[Result]:
-    """``function`` of every item, in ``jobs`` processes of ``threads`` each; in the items' order."""
+    """``function`` of every item, in their order, in ``jobs`` processes of ``threads`` each."""
     # A model that cannot be loaded is told here, not by a broken pool.
     load_codec_model(model_folder)
     # Spawned, not forked: torch's threads do not survive a fork.
