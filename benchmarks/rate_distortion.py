@@ -255,7 +255,7 @@ def check_threads(
     def done(_: object) -> None:
         on_pass()
 
-    def run(function: Callable[..., Result], items: Sequence[Any], threads: int) -> list[Result]:
+    def run(function: Callable[..., Result], items: Any, threads: int) -> list[Result]:
         return _in_processes(function, items, model_folder, work, 1, done, threads)
 
     one, two = run(_encode_item, images, 1), run(_encode_item, images, 2)
@@ -449,7 +449,7 @@ def _call(
 
 def _in_processes(
     function: Callable[[int, Any, CodecModel, Work], Result],
-    items: Sequence[Any] | Pixels,
+    items: Any,
     model_folder: Path,
     work: Work,
     jobs: int,

@@ -5,8 +5,8 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,8 +111,6 @@ class Trainer:
         """``images``: uint8 [N, H, W, C], the training part alone."""
         self.model, self.config = model, config
         self.device = torch.device(device)
-        # Without this, a zero-initialized output layer makes the backward pass crawl on denormals.
-        torch.set_flush_denormal(True)
         torch.manual_seed(config.seed)
         self._images = torch.as_tensor(images, device=self.device).permute(0, 3, 1, 2)
         self.denoiser, self.averaged = (Denoiser(model).to(self.device) for _ in range(2))
@@ -149,10 +147,11 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = config.rate_at(self.images_seen)
         low = config.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext():
-            loss = self.objective(self.denoiser, x, generator).mean()
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        with _denormals_flushed():
+            with torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext():
+                loss = self.objective(self.denoiser, x, generator).mean()
+            loss.backward()  # type: ignore[no-untyped-call]
         norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.clip_norm)
         if not math.isfinite(float(loss.detach() + norm)):
             raise self._not_finite(float(loss.detach()), float(norm))
@@ -315,6 +314,19 @@ class Trainer:
         averaged: list[Tensor] = list(self.averaged.parameters())
         current: list[Tensor] = list(self.denoiser.parameters())
         torch._foreach_lerp_(averaged, current, weight)
+
+
+@contextmanager
+def _denormals_flushed() -> Iterator[None]:
+    """Without it, a zero-initialized output layer makes a CPU's backward pass crawl on denormals.
+
+    The setting is the process's, so it is taken back: Python's own floats would lose theirs.
+    """
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def report_line(report: Report) -> str:
