@@ -15,6 +15,7 @@ from cli.terminal import Terminal
 if TYPE_CHECKING:
     from diffcodec.codec.encoder import Encoded
     from diffcodec.codec.model import CodecModel
+    from diffcodec.codec.plan import PlanConfig
 
 LEDGER = "ledger"
 EFFORTS = (1, 9)
@@ -164,7 +165,7 @@ def _refuse_clashes(targets: list[str], force: bool) -> None:
             files.refuse_overwrite(target, force)
 
 
-def _plan(model: "CodecModel", effort: int, steps: int | None) -> Any:
+def _plan(model: "CodecModel", effort: int, steps: int | None) -> "PlanConfig":
     from diffcodec.codec.effort import plan_for_effort, plan_for_evaluations
 
     if steps is None:

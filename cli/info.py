@@ -1,11 +1,14 @@
 """``diffcodec info``: what a file holds and where its bits went."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cli import files
+
+if TYPE_CHECKING:
+    from diffcodec.bitstream.container import Container
 
 
 @click.command("info")
@@ -27,7 +30,7 @@ def command(source: str, as_json: bool) -> None:
         _print(name, report)
 
 
-def _report(container: Any) -> dict[str, Any]:
+def _report(container: "Container") -> dict[str, Any]:
     from diffcodec.bitstream.header import VERSION, LastStage
     from diffcodec.units import bits_per_dimension
 
