@@ -146,6 +146,7 @@ def model_config_from_dict(fields: Mapping[str, Any]) -> ModelConfig:
         parameterization=Parameterization(fields["parameterization"]),
         schedule=ScheduleConfig(**fields["schedule"]),
         unet=UNetConfig(**unet),
+        pixel_model=fields.get("pixel_model", False),
     )
 
 

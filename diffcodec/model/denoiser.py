@@ -4,6 +4,7 @@ x̂_0 = c_skip · z + c_out · F(c_in · z, c_noise), EDM's form (arXiv:2206.003
 x̂_0- and v-prediction are three choices of c_skip and c_out.
 """
 
+import math
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -14,6 +15,8 @@ from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.model.unet import UNet, UNetConfig
 
 TIME_SCALE = 1000.0
+SIGNAL_VARIANCE = 0.25
+LOG_VARIANCE_LIMIT = 12.0
 
 
 class Parameterization(StrEnum):
@@ -33,12 +36,53 @@ class ModelConfig:
         parameterization: meaning of the network's output.
         schedule: the γ table; its ends also scale the network's time input.
         unet: shape of the network.
+        pixel_model: the network also tells how x lies around x̂_0 (`PixelPosterior`) and takes a
+            mask of pixels that are already known.
     """
 
     name: str = "default"
     parameterization: Parameterization = Parameterization.V
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
+    pixel_model: bool = False
+
+
+@dataclass(frozen=True)
+class PixelPosterior:
+    """p(x | z_t): Gaussian, independent between pixels, its channels in a chain.
+
+    Channel c of a pixel has mean x̂_0,c + Σ_{j<c} a_cj (x_j − x̂_0,j), as in PixelCNN++
+    (arXiv:1701.05517, eq. 3), and its own variance; together they are a pixel's covariance in its
+    LDLᵀ form.
+
+    Attributes:
+        mean: x̂_0, float32 [B, C, S, S].
+        log_variance: of each channel given the ones before it, float32 [B, C, S, S].
+        mixing: a_10, a_20, a_21, …, float32 [B, C(C − 1)/2, S, S].
+    """
+
+    mean: Tensor
+    log_variance: Tensor
+    mixing: Tensor
+
+    def nats(self, x: Tensor) -> Tensor:
+        """−ln of the density of ``x`` at each coordinate, float32 [B, C, S, S]."""
+        residual = x - self.mean
+        innovation = []
+        first = 0
+        for channel in range(x.shape[1]):
+            predicted = residual[:, channel] * 0.0
+            for earlier in range(channel):
+                predicted = predicted + self.mixing[:, first + earlier] * residual[:, earlier]
+            first += channel
+            innovation.append(residual[:, channel] - predicted)
+        squared = torch.stack(innovation, dim=1).square()
+        spread = squared * torch.exp(-self.log_variance) + self.log_variance
+        return 0.5 * (spread + math.log(2.0 * math.pi))
+
+    def with_fixed_mean(self) -> "PixelPosterior":
+        """The same distribution, its mean cut from the graph."""
+        return PixelPosterior(self.mean.detach(), self.log_variance, self.mixing)
 
 
 class Denoiser(nn.Module):
@@ -47,14 +91,41 @@ class Denoiser(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.network = UNet(config.unet)
+        channels = config.unet.image_channels
+        if config.pixel_model:
+            outputs = 2 * channels + channels * (channels - 1) // 2
+            self.network = UNet(config.unet, conditions=1, outputs=outputs)
+        else:
+            self.network = UNet(config.unet)
         gamma = make_schedule(config.schedule).gamma
         self._gamma_min, self._gamma_max = float(gamma[0]), float(gamma[-1])
 
     def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
         """x̂_0(z_t) in [−1, 1] nominally, not clipped."""
+        if self.config.pixel_model:
+            return self.posterior(z, gamma).mean
+        return self._mean(z, gamma, self.network(z, self._time(gamma)).float())
+
+    def posterior(self, z: Tensor, gamma: Tensor, known: Tensor | None = None) -> PixelPosterior:
+        """p(x | z_t, known pixels), of a model that has a pixel model.
+
+        Args:
+            z: z_t, float32 [B, C, S, S], but α_t x itself where a pixel is known.
+            gamma: γ_t, float32 [B].
+            known: float32 [B, 1, S, S], 1 where a pixel is known, else 0; none is if None.
+        """
+        if known is None:
+            known = torch.zeros_like(z[:, :1])
+        output = self.network(torch.cat([z, known], dim=1), self._time(gamma)).float()
+        channels = self.config.unet.image_channels
+        mean, spread, mixing = output.tensor_split((channels, 2 * channels), dim=1)
+        # Of a signal of variance ¼ seen through z_t alone: what the network says is relative to it.
+        prior = -torch.log(torch.exp(-gamma) + 1.0 / SIGNAL_VARIANCE)[:, None, None, None]
+        log_variance = prior + spread.clamp(-LOG_VARIANCE_LIMIT, LOG_VARIANCE_LIMIT)
+        return PixelPosterior(self._mean(z, gamma, mean), log_variance, mixing)
+
+    def _mean(self, z: Tensor, gamma: Tensor, output: Tensor) -> Tensor:
         alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(gamma))
-        output: Tensor = self.network(z, self._time(gamma)).float()
         match self.config.parameterization:
             case Parameterization.EPS:
                 return (z - sigma * output) / alpha

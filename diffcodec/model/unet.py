@@ -52,9 +52,14 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """float32 [B, C, S, S] and time [B] in 0…1000 to an output of the input's shape."""
+    """float32 [B, C, S, S] and time [B] in 0…1000 to [B, outputs, S, S].
 
-    def __init__(self, config: UNetConfig) -> None:
+    Args:
+        conditions: channels that follow the image's in the input and get no Fourier features.
+        outputs: channels of the output; the image's number if None.
+    """
+
+    def __init__(self, config: UNetConfig, conditions: int = 0, outputs: int | None = None) -> None:
         super().__init__()
         self.config = config
         base = config.channels[0]
@@ -62,7 +67,7 @@ class UNet(nn.Module):
         self.time = nn.Sequential(
             nn.Linear(base, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
         )
-        features = config.image_channels * (1 + 2 * len(config.fourier_exponents))
+        features = config.image_channels * (1 + 2 * len(config.fourier_exponents)) + conditions
         self.head = nn.Conv2d(features, base, 3, padding=1)
 
         skips = [base]
@@ -97,7 +102,7 @@ class UNet(nn.Module):
                 up.append(_Upsample(width))
         self.up = nn.ModuleList(up)
         self.norm = nn.GroupNorm(config.groups, width)
-        self.tail = _zeroed(nn.Conv2d(width, config.image_channels, 3, padding=1))
+        self.tail = _zeroed(nn.Conv2d(width, outputs or config.image_channels, 3, padding=1))
 
     def forward(self, z: Tensor, time: Tensor) -> Tensor:
         embedding = self.time(_sinusoidal(time, self.config.channels[0]))
@@ -118,7 +123,8 @@ class UNet(nn.Module):
     def _with_fourier_features(self, z: Tensor) -> Tensor:
         if not self.config.fourier_exponents:
             return z
-        phases = [z * (2.0**n * math.pi) for n in self.config.fourier_exponents]
+        image = z[:, : self.config.image_channels]
+        phases = [image * (2.0**n * math.pi) for n in self.config.fourier_exponents]
         waves = [wave for phase in phases for wave in (torch.sin(phase), torch.cos(phase))]
         return torch.cat([z, *waves], dim=1)
 

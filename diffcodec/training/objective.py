@@ -1,22 +1,23 @@
 """Training objectives: from images to one loss per image, in bits/dim where it is a bound."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from diffcodec.diffusion.process import HALF_RANGE
 from diffcodec.diffusion.schedule import Schedule
-from diffcodec.model.denoiser import alpha_sigma
+from diffcodec.model.denoiser import Denoiser, alpha_sigma
+from diffcodec.model.pixel_order import RANKS, pixel_ranks
 from diffcodec.units import nats_to_bits
 
 
 class Objective(Protocol):
     """Loss per image, float32 [B]; randomness comes from ``generator`` alone."""
 
-    def __call__(
-        self, denoiser: Callable[[Tensor, Tensor], Tensor], x: Tensor, generator: torch.Generator
-    ) -> Tensor: ...
+    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
 class ContinuousVlb:
@@ -29,9 +30,7 @@ class ContinuousVlb:
     def __init__(self, schedule: Schedule) -> None:
         self._gamma = torch.as_tensor(schedule.gamma, dtype=torch.float64)
 
-    def __call__(
-        self, denoiser: Callable[[Tensor, Tensor], Tensor], x: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
         position = low_discrepancy_times(len(x), generator, x.device) * (len(self._gamma) - 1)
         table = self._gamma.to(x.device)
         lower = position.floor().long().clamp_(0, len(table) - 2)
@@ -47,9 +46,7 @@ class DiscreteVlb:
     def __init__(self, schedule: Schedule) -> None:
         self._gamma = torch.as_tensor(schedule.gamma, dtype=torch.float64)
 
-    def __call__(
-        self, denoiser: Callable[[Tensor, Tensor], Tensor], x: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
         steps = len(self._gamma) - 1
         time = low_discrepancy_times(len(x), generator, x.device)
         step = (time * steps).long().clamp_(0, steps - 1) + 1
@@ -66,19 +63,65 @@ class Simple:
     def __init__(self, schedule: Schedule) -> None:
         self._gamma = torch.as_tensor(schedule.gamma[1:], dtype=torch.float32)
 
-    def __call__(
-        self, denoiser: Callable[[Tensor, Tensor], Tensor], x: Tensor, generator: torch.Generator
-    ) -> Tensor:
+    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
         table = self._gamma.to(x.device)
         time = low_discrepancy_times(len(x), generator, x.device)
         step = (time * len(table)).long().clamp_(0, len(table) - 1)
         return _eps_error(denoiser, x, table[step], generator) / x[0].numel()
 
 
+class PixelVlb:
+    """What a file costs: the bound down to the noise where pixels take over, and the pixels.
+
+    Most of a batch is the continuous-time bound (`ContinuousVlb`) at γ uniform down to
+    ``LOWEST_HANDOVER``, whose errors also teach the pixel model their spread, without a say on the
+    mean. The rest learns the last stage: −log p(x | z_γ, known pixels) per unknown coordinate, in
+    bits, at γ uniform over the handovers' range and with the first k ranks of pixels known.
+    """
+
+    PIXEL_FRACTION = 0.25
+    SPREAD_WEIGHT = 0.1
+    LOWEST_HANDOVER, HIGHEST_HANDOVER = -11.2, -7.5
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._lowest = max(self.LOWEST_HANDOVER, float(schedule.gamma[0]))
+        self._highest = float(schedule.gamma[-1])
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+        hops = len(x) - int(self.PIXEL_FRACTION * len(x))
+        span = self._highest - self._lowest
+        hop_gamma = self._lowest + span * low_discrepancy_times(hops, generator, x.device)
+        pixel_span = self.HIGHEST_HANDOVER - self._lowest
+        pixel_times = low_discrepancy_times(len(x) - hops, generator, x.device)
+        gamma = torch.cat([hop_gamma, self._lowest + pixel_span * pixel_times]).float()
+
+        z, _ = draw_latent(x, gamma, generator)
+        ranks = torch.as_tensor(pixel_ranks(x.shape[-1]), device=x.device)
+        known_ranks = torch.randint(
+            RANKS, (len(x),), generator=generator, device=generator.device
+        ).to(x.device)
+        known_ranks[:hops] = 0
+        known = (ranks < known_ranks[:, None, None])[:, None].to(x.dtype)
+        alpha, _ = alpha_sigma(gamma)
+        z = torch.where(known > 0, alpha[:, None, None, None] * x, z)
+        z = z.contiguous(memory_format=torch.channels_last)
+
+        posterior = denoiser.posterior(z, gamma, known)
+        squared_error = (posterior.mean - x).square().sum(dim=(1, 2, 3))
+        bound = _bits_per_dimension(0.5 * span * torch.exp(-gamma) * squared_error, x)
+        spread = _level_bits(posterior.with_fixed_mean().nats(x)).mean(dim=(1, 2, 3))
+        unknown = 1.0 - known
+        pixels = (_level_bits(posterior.nats(x)) * unknown).mean(dim=(1, 2, 3))
+        pixels = pixels / unknown.mean(dim=(1, 2, 3))
+        is_hop = torch.arange(len(x), device=x.device) < hops
+        return torch.where(is_hop, bound + self.SPREAD_WEIGHT * spread, pixels)
+
+
 OBJECTIVES: Mapping[str, Callable[[Schedule], Objective]] = {
     "vlb": ContinuousVlb,
     "vlb_discrete": DiscreteVlb,
     "simple": Simple,
+    "vlb_pixels": PixelVlb,
 }
 
 
@@ -99,15 +142,21 @@ def draw_latent(x: Tensor, gamma: Tensor, generator: torch.Generator) -> tuple[T
 
 
 def _eps_error(
-    denoiser: Callable[[Tensor, Tensor], Tensor],
+    denoiser: Denoiser,
     x: Tensor,
     gamma: Tensor,
     generator: torch.Generator,
 ) -> Tensor:
     """‖ε − ε̂‖² = SNR ‖x − x̂_0‖², float32 [B]."""
     z, _ = draw_latent(x, gamma, generator)
-    squared_error = (denoiser(z, gamma) - x).float().square().sum(dim=(1, 2, 3))
+    estimate: Tensor = denoiser(z, gamma)
+    squared_error = (estimate - x).float().square().sum(dim=(1, 2, 3))
     return torch.exp(-gamma) * squared_error
+
+
+def _level_bits(nats: Tensor) -> Tensor:
+    """Nats of a density over [−1, 1] as bits of a level of 8 bits."""
+    return nats_to_bits(1.0) * (nats + math.log(HALF_RANGE))
 
 
 def _bits_per_dimension(nats: Tensor, x: Tensor) -> Tensor:

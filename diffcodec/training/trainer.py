@@ -23,8 +23,10 @@ from diffcodec.model.checkpoint import model_config_from_dict
 from diffcodec.model.denoiser import Denoiser, ModelConfig
 from diffcodec.training.evaluation import Bound, evaluate_bound
 from diffcodec.training.objective import OBJECTIVES
+from diffcodec.training.optimizer import MuonWithAdam
 
 STATE_FORMAT = 1
+ADAM_BETAS = (0.9, 0.99)
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class TrainingConfig:
         objective: a key of `OBJECTIVES`.
         batch_size: images a step.
         total_images: length of the run; the learning rate falls to zero at its end.
-        learning_rate: of Adam, after the warm-up.
+        optimizer: ``adam``, or ``muon`` for the matrices and Adam for the rest.
+        learning_rate: after the warm-up.
         warmup_images: the learning rate rises linearly over these.
         decay_fraction: part of the run over which the learning rate falls linearly at its end.
         ema_images: half-life of the weights' moving average, in images.
@@ -48,6 +51,7 @@ class TrainingConfig:
     objective: str = "vlb"
     batch_size: int = 32
     total_images: int = 400_000
+    optimizer: str = "adam"
     learning_rate: float = 1e-3
     warmup_images: int = 8_000
     decay_fraction: float = 0.3
@@ -63,6 +67,8 @@ class TrainingConfig:
             raise ValueError(f"unknown objective {self.objective!r}, expected one of {known}")
         if self.precision not in ("float32", "bfloat16"):
             raise ValueError(f"unknown precision {self.precision!r}, expected float32 or bfloat16")
+        if self.optimizer not in ("adam", "muon"):
+            raise ValueError(f"unknown optimizer {self.optimizer!r}, expected adam or muon")
         if self.batch_size < 1 or self.total_images < 1:
             raise ValueError("the batch size and the number of images must be positive")
         if not 0 < self.decay_fraction <= 1:
@@ -118,9 +124,7 @@ class Trainer:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(self.denoiser.state_dict())
         self.averaged.eval().requires_grad_(False)
-        self.optimizer = torch.optim.Adam(
-            self.denoiser.parameters(), lr=config.learning_rate, betas=(0.9, 0.99), fused=True
-        )
+        self.optimizer = _make_optimizer(config, self.denoiser)
         self.objective = OBJECTIVES[config.objective](make_schedule(model.schedule))
         self.images_seen = 0
         self.seconds = 0.0
@@ -314,6 +318,15 @@ class Trainer:
         averaged: list[Tensor] = list(self.averaged.parameters())
         current: list[Tensor] = list(self.denoiser.parameters())
         torch._foreach_lerp_(averaged, current, weight)
+
+
+def _make_optimizer(
+    config: TrainingConfig, denoiser: Denoiser
+) -> torch.optim.Optimizer | MuonWithAdam:
+    rate = config.learning_rate
+    if config.optimizer == "muon":
+        return MuonWithAdam(denoiser, rate, ADAM_BETAS)
+    return torch.optim.Adam(denoiser.parameters(), lr=rate, betas=ADAM_BETAS, fused=True)
 
 
 @contextmanager
