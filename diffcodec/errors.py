@@ -3,7 +3,8 @@
 DiffcodecError
 ├── ImageError                 an image that cannot be read, or that the codec does not take
 ├── DatasetError               a training or test set that is missing, damaged or empty
-├── TrainingError              a run whose loss is no longer a number
+├── TrainingError              a run that cannot be started, or cannot go on
+│   └── InstabilityError       one step whose loss is no number, or a spike
 ├── CheckpointError            weights or configuration that cannot be read
 │   └── ModelMismatchError     the file was made with another model
 └── BitstreamError             a compressed file that cannot be decoded
@@ -28,7 +29,11 @@ class DatasetError(DiffcodecError):
 
 
 class TrainingError(DiffcodecError):
-    """A training run cannot go on: its loss or its gradient is not finite."""
+    """A training run cannot be started as it was asked for, or cannot go on."""
+
+
+class InstabilityError(TrainingError):
+    """A step's loss or gradient is not finite, or its loss is a spike; it was not taken."""
 
 
 class CheckpointError(DiffcodecError):

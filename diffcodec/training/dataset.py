@@ -107,6 +107,16 @@ def held_out_split(images: Pixels, count: int = 2000, seed: int = 0) -> tuple[Pi
     return np.delete(images, held_out, axis=0), images[held_out]
 
 
+def fingerprint(images: Pixels) -> str:
+    """32 hexadecimal digits that differ where the images, their order or their shape do.
+
+    ``images`` is uint8 of any shape; the digest is BLAKE2b's of the shape and the bytes.
+    """
+    digest = hashlib.blake2b(repr(images.shape).encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(images).data)
+    return digest.hexdigest()
+
+
 def cache_directory() -> Path:
     """``$XDG_CACHE_HOME/diffcodec``, or ``~/.cache/diffcodec`` where that is unset or relative."""
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))

@@ -1,10 +1,12 @@
-"""The training loop: optimiser, moving average, held-out checks, exact resumption."""
+"""The training loop: optimiser, moving average, held-out checks, exact resumption, roll-backs."""
 
+import copy
 import dataclasses
 import json
 import math
 import os
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -18,15 +20,19 @@ from torch import Tensor
 
 from diffcodec.diffusion.process import HALF_RANGE
 from diffcodec.diffusion.schedule import make_schedule
-from diffcodec.errors import CheckpointError, TrainingError
+from diffcodec.errors import CheckpointError, InstabilityError, TrainingError
 from diffcodec.model.checkpoint import model_config_from_dict
 from diffcodec.model.denoiser import Denoiser, ModelConfig
+from diffcodec.training.dataset import fingerprint
 from diffcodec.training.evaluation import Bound, evaluate_bound
-from diffcodec.training.objective import OBJECTIVES
+from diffcodec.training.objective import OBJECTIVES, PixelVlb
 from diffcodec.training.optimizer import MuonWithAdam
+from diffcodec.training.parallel import Workers, only_rows
+from diffcodec.training.stability import SpikeDetector
 
 STATE_FORMAT = 1
 ADAM_BETAS = (0.9, 0.99)
+SNAPSHOT_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -36,16 +42,23 @@ class TrainingConfig:
     Attributes:
         objective: a key of `OBJECTIVES`.
         batch_size: images a step.
-        total_images: length of the run; the learning rate falls to zero at its end.
+        total_images: length of the run, where that is counted in images.
         optimizer: ``adam``, or ``muon`` for the matrices and Adam for the rest.
         learning_rate: after the warm-up.
         warmup_images: the learning rate rises linearly over these.
-        decay_fraction: part of the run over which the learning rate falls linearly at its end.
+        decay_fraction: part of the run over which the learning rate falls linearly to zero at its
+            end.
         ema_images: half-life of the weights' moving average, in images.
         clip_norm: largest norm of a gradient.
         flip: mirror half of the images.
         precision: ``float32`` or ``bfloat16`` (autocast).
         seed: of every random choice.
+        anneal_by: what the length of the run is counted in, ``images`` or ``time``.
+        total_seconds: length of the run in seconds of training, where that is ``time``.
+        accumulate: parts that a batch is cut into, their gradients added, to save memory.
+        spike_deviations: how far above the recent losses a loss is a spike (`SpikeDetector`); 0
+            for no such rule.
+        max_rollbacks: roll-backs in a row, without progress between them, before the run fails.
     """
 
     objective: str = "vlb"
@@ -60,6 +73,11 @@ class TrainingConfig:
     flip: bool = True
     precision: str = "bfloat16"
     seed: int = 0
+    anneal_by: str = "images"
+    total_seconds: float = 0.0
+    accumulate: int = 1
+    spike_deviations: float = 0.0
+    max_rollbacks: int = 3
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -73,12 +91,32 @@ class TrainingConfig:
             raise ValueError("the batch size and the number of images must be positive")
         if not 0 < self.decay_fraction <= 1:
             raise ValueError(f"decay_fraction must be in (0, 1], got {self.decay_fraction}")
+        if self.anneal_by not in ("images", "time"):
+            raise ValueError(f"unknown anneal_by {self.anneal_by!r}, expected images or time")
+        if self.anneal_by == "time" and not self.total_seconds > 0:
+            raise ValueError("a run that is annealed by time needs total_seconds: must be positive")
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate must be at least 1, got {self.accumulate}")
+        if self.spike_deviations < 0 or self.max_rollbacks < 0:
+            raise ValueError("spike_deviations and max_rollbacks must be zero or more")
 
-    def rate_at(self, images_seen: int) -> float:
-        """The learning rate after ``images_seen`` images: warm-up, plateau, linear fall to zero."""
+    def finished_at(self, images_seen: int, seconds: float) -> bool:
+        """Whether the run is over after so many images and seconds of training."""
+        done, length = self._progress(images_seen, seconds)
+        return done >= length
+
+    def rate_at(self, images_seen: int, seconds: float = 0.0) -> float:
+        """The learning rate there: warm-up by images, plateau, linear fall to zero."""
+        done, length = self._progress(images_seen, seconds)
         rise = images_seen / self.warmup_images if self.warmup_images else 1.0
-        fall = (self.total_images - images_seen) / (self.decay_fraction * self.total_images)
+        fall = (length - done) / (self.decay_fraction * length)
         return self.learning_rate * max(0.0, min(1.0, rise, fall))
+
+    def _progress(self, images_seen: int, seconds: float) -> tuple[float, float]:
+        """What is done of the run, and its length, in the unit that it is counted in."""
+        if self.anneal_by == "time":
+            return seconds, self.total_seconds
+        return images_seen, self.total_images
 
 
 @dataclass(frozen=True)
@@ -91,6 +129,8 @@ class Report:
         loss: mean of the objective since the last line (bits/dim where it is a bound).
         rate: learning rate.
         bound: the held-out bound of the averaged weights, where it was measured.
+        gradient_norm: mean norm of the gradient before clipping, since the last line.
+        images_per_second: since the last line, held-out checks included.
     """
 
     images: int
@@ -98,13 +138,39 @@ class Report:
     loss: float
     rate: float
     bound: Bound | None = None
+    gradient_norm: float | None = None
+    images_per_second: float | None = None
+
+
+@dataclass(frozen=True)
+class Rollback:
+    """A line of the log that says that the run went back to an earlier state.
+
+    Attributes:
+        images: images seen when the step was refused.
+        seconds: training time then.
+        to_images: images seen in the state that was taken back.
+        skipped: places in the order of images that the run has passed over so far.
+        reason: why the step was refused.
+    """
+
+    images: int
+    seconds: float
+    to_images: int
+    skipped: int
+    reason: str
 
 
 class Trainer:
     """A run that can be stopped anywhere and resumed as if it had not been.
 
-    Every random choice is a function of the seed and of the number of images seen, so a checkpoint
-    holds no generator's state.
+    Every random choice is a function of the seed and of the place in the order of images, so a
+    checkpoint holds no generator's state. A run annealed by time depends on the clock besides.
+
+    A step whose loss is no number or a spike (`SpikeDetector`) is not taken: the run returns to a
+    state in memory, `SNAPSHOT_STEPS` to twice as many steps old, and passes over the images from
+    there to the refused batch, as PaLM's training did (Chowdhery et al. 2022, arXiv:2204.02311,
+    §5.1). A session's first such state is the one that it starts from.
     """
 
     def __init__(
@@ -113,10 +179,23 @@ class Trainer:
         config: TrainingConfig,
         images: NDArray[np.uint8],
         device: torch.device | str = "cpu",
+        workers: Workers | None = None,
     ) -> None:
-        """``images``: uint8 [N, H, W, C], the training part alone."""
+        """A run at its beginning.
+
+        Args:
+            images: uint8 [N, H, W, C], the training part alone.
+            workers: the processes that share each batch; this one alone if None.
+
+        Raises:
+            TrainingError: the batch does not divide among the processes and parts, or the objective
+                asks for what the model does not have.
+        """
         self.model, self.config = model, config
         self.device = torch.device(device)
+        self.workers = workers or Workers()
+        self._parts = self.workers.rows(config.batch_size, config.accumulate)
+        self.fingerprint = fingerprint(images)
         torch.manual_seed(config.seed)
         self._images = torch.as_tensor(images, device=self.device).permute(0, 3, 1, 2)
         self.denoiser, self.averaged = (Denoiser(model).to(self.device) for _ in range(2))
@@ -126,43 +205,71 @@ class Trainer:
         self.averaged.eval().requires_grad_(False)
         self.optimizer = _make_optimizer(config, self.denoiser)
         self.objective = OBJECTIVES[config.objective](make_schedule(model.schedule))
+        if isinstance(self.objective, PixelVlb) and not model.pixel_model:
+            raise TrainingError(
+                f"the objective {config.objective} needs a model with a pixel model, "
+                f"which {model.name} does not have"
+            )
         self.images_seen = 0
+        self.images_skipped = 0
         self.seconds = 0.0
+        self._detector = SpikeDetector(config.spike_deviations)
+        self._gradient_norm = math.nan
+        self._snapshots: deque[dict[str, Any]] = deque(maxlen=2)
+        self._rollbacks, self._progress_needed = 0, 0
         self._last_checkpoint: tuple[Path, int] | None = None
         self._order_epoch = -1
         self._order = np.empty(0, dtype=np.int64)
 
     @property
     def finished(self) -> bool:
-        """Whether the run has seen all its images."""
-        return self.images_seen >= self.config.total_images
+        """Whether the run has seen all its images, or had all its time."""
+        return self.config.finished_at(self.images_seen, self.seconds)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the next step."""
+        return self.config.rate_at(self.images_seen, self.seconds)
 
     def step(self) -> Tensor:
-        """One optimiser step; returns the mean loss, still on the device.
+        """One optimiser step; returns the mean loss over the whole batch, still on the device.
 
         Raises:
-            TrainingError: the loss or its gradient is not finite; the weights are those before.
+            InstabilityError: the loss or its gradient is not finite, or the loss is a spike; the
+                weights are those before.
         """
         config = self.config
+        place = self.images_seen + self.images_skipped
         generator = torch.Generator(device=self.device)
-        generator.manual_seed(_mix(config.seed, self.images_seen))
-        torch.manual_seed(_mix(config.seed + 1, self.images_seen))
+        generator.manual_seed(_mix(config.seed, place))
         x = self._batch(generator)
+        drawn = generator.get_state()
         for group in self.optimizer.param_groups:
-            group["lr"] = config.rate_at(self.images_seen)
+            group["lr"] = self.rate
         low = config.precision == "bfloat16"
         self.optimizer.zero_grad(set_to_none=True)
-        with _denormals_flushed():
-            with torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext():
-                loss = self.objective(self.denoiser, x, generator).mean()
-            loss.backward()  # type: ignore[no-untyped-call]
-        norm = torch.nn.utils.clip_grad_norm_(self.denoiser.parameters(), config.clip_norm)
-        if not math.isfinite(float(loss.detach() + norm)):
-            raise self._not_finite(float(loss.detach()), float(norm))
+        loss = torch.zeros((), device=self.device)
+        for rows in self._parts:
+            # Every part, in every process, draws what the whole batch draws.
+            generator.set_state(drawn)
+            torch.manual_seed(_mix(config.seed + 1, place))
+            with _denormals_flushed(), only_rows(self.denoiser.network, rows, len(x)):
+                with torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext():
+                    losses = self.objective(self.denoiser, x, generator)
+                share = losses[rows].mean() * ((rows.stop - rows.start) / len(x))
+                share.backward()
+            loss += share.detach()
+        parameters = list(self.denoiser.parameters())
+        self.workers.add([loss, *(p.grad for p in parameters if p.grad is not None)])
+        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+        mean, self._gradient_norm = float(loss), float(norm)
+        if (objection := self._detector.objection(mean, self._gradient_norm)) is not None:
+            raise InstabilityError(objection)
+        self._detector.accept(mean)
         self.optimizer.step()
         self.images_seen += len(x)
         self._average(len(x))
-        return loss.detach()
+        return loss
 
     def run(
         self,
@@ -175,9 +282,13 @@ class Trainer:
         checkpoint_seconds: float = 120.0,
         on_report: Callable[[Report], None] = lambda report: None,
         on_step: Callable[[int, float], None] = lambda images, loss: None,
+        on_rollback: Callable[[Rollback], None] = lambda rollback: None,
         stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Train until the run or its time is over; the state is saved on the way and at the end.
+
+        Of several processes the leader alone reports, checks and saves.
 
         Args:
             max_seconds: wall-clock limit of this call.
@@ -187,39 +298,71 @@ class Trainer:
             checkpoint: where the state is saved; nowhere if None.
             on_report: gets every `Report`.
             on_step: gets the images seen and the step's loss, for a progress display.
-            stop: asked after every step; once true, the run ends as if its time were over, but
-                without a last measurement, so that a signal is answered soon.
+            on_rollback: gets every `Rollback`.
+            stop: asked after every step; once true, in any process, the run ends as if its time
+                were over, but without a last measurement, so that a signal is answered soon.
+            clock: seconds, from any zero.
 
         Raises:
-            TrainingError: the loss is not finite; nothing is saved then.
+            TrainingError: more than ``max_rollbacks`` steps were refused without progress between
+                them, and nothing is saved then; or processes disagree on the run.
         """
-        begun = saved = time.monotonic()
-        before = self.seconds
+        self.workers.require_agreement("model, settings, images and state", self._identity())
+        leads = self.workers.leads
+        begun = clock()
+        next_save = checkpoint_seconds
+        before = reported = self.seconds
+        reported_images = self.images_seen
         losses: list[Tensor] = []
+        norms: list[float] = []
         next_report = self.images_seen + report_images
         next_check = (self.images_seen // check_images + 1) * check_images if check_images else None
+        self._snapshots.clear()
+        self._take_snapshot()
         while not self.finished:
-            losses.append(self.step())
-            now = time.monotonic()
-            self.seconds = before + now - begun
-            on_step(self.images_seen, float(losses[-1]))
-            late = max_seconds is not None and now - begun >= max_seconds
-            stopped = stop()
-            over = self.finished or late or stopped
-            if over or self.images_seen >= next_report:
+            try:
+                losses.append(self.step())
+            except InstabilityError as fault:
+                rollback = self._roll_back(str(fault))
+                losses.clear()
+                norms.clear()
+                reported, reported_images = self.seconds, self.images_seen
+                if leads:
+                    on_rollback(rollback)
+            else:
+                norms.append(self._gradient_norm)
+                on_step(self.images_seen, float(losses[-1]))
+            elapsed, stopping = self.workers.largest([clock() - begun, float(stop())])
+            self.seconds = before + elapsed
+            late = max_seconds is not None and elapsed >= max_seconds
+            over = self.finished or late or bool(stopping)
+            if losses and (over or self.images_seen >= next_report):
                 bound = None
                 due = next_check is not None and (over or self.images_seen >= next_check)
-                if due and held_out is not None and not stopped:
-                    bound = evaluate_bound(self.averaged, held_out, draws=8)
+                if due and held_out is not None and not stopping:
+                    if leads:
+                        bound = evaluate_bound(self.averaged, held_out, draws=8)
                     next_check = (self.images_seen // check_images + 1) * check_images
-                loss = float(torch.stack(losses).mean())
-                rate = self.config.rate_at(self.images_seen)
-                on_report(Report(self.images_seen, self.seconds, loss, rate, bound))
+                speed = (self.images_seen - reported_images) / max(1e-9, self.seconds - reported)
+                if leads:
+                    report = Report(
+                        images=self.images_seen,
+                        seconds=self.seconds,
+                        loss=float(torch.stack(losses).mean()),
+                        rate=self.rate,
+                        bound=bound,
+                        gradient_norm=sum(norms) / len(norms),
+                        images_per_second=speed,
+                    )
+                    on_report(report)
                 losses.clear()
+                norms.clear()
+                reported, reported_images = self.seconds, self.images_seen
                 next_report = self.images_seen + report_images
-            if checkpoint is not None and (over or now - saved >= checkpoint_seconds):
+            if checkpoint is not None and leads and (over or elapsed >= next_save):
                 self.save(checkpoint)
-                saved = now
+                next_save = elapsed + checkpoint_seconds
+            self._take_snapshot()
             if over:
                 return
 
@@ -233,11 +376,9 @@ class Trainer:
                     "training": dataclasses.asdict(self.config),
                 }
             ),
-            "denoiser": self.denoiser.state_dict(),
-            "averaged": self.averaged.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "images_seen": self.images_seen,
+            "data": self.fingerprint,
             "seconds": self.seconds,
+            **self._state(),
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -254,47 +395,110 @@ class Trainer:
         path: Path,
         images: NDArray[np.uint8],
         device: torch.device | str = "cpu",
+        workers: Workers | None = None,
+        warn: Callable[[str], None] = lambda message: None,
         **changes: Any,
     ) -> "Trainer":
         """A trainer that continues the run saved at ``path``.
 
         Args:
+            workers: as of the constructor; their number may be another than before.
+            warn: gets a line where the state does not tell which images it saw.
             changes: fields of `TrainingConfig` to change, such as ``total_images``.
 
         Raises:
-            CheckpointError: the file cannot be read or is not a training state.
+            CheckpointError: the file cannot be read, is not a training state, or saw other images.
+            TrainingError: as of the constructor.
         """
         state = _load_state(path)
         try:
             stored = json.loads(state["config"])
             model = model_config_from_dict(stored["model"])
             config = TrainingConfig(**{**stored["training"], **changes})
-            trainer = cls(model, config, images, device)
-            trainer.denoiser.load_state_dict(state["denoiser"])
-            trainer.averaged.load_state_dict(state["averaged"])
-            trainer.optimizer.load_state_dict(state["optimizer"])
-            trainer.images_seen = state["images_seen"]
+            trainer = cls(model, config, images, device, workers)
+            trainer._restore(state)
             trainer.seconds = state["seconds"]
             trainer._last_checkpoint = (path, trainer.images_seen)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: not a training state: {error!r}") from error
+        recorded = state.get("data")
+        if recorded is None:
+            warn(f"{path}: does not tell which images it saw; taken to be these {len(images)}")
+        elif recorded != trainer.fingerprint:
+            raise CheckpointError(
+                f"{path}: expected the training images of fingerprint {recorded}, found "
+                f"{len(images)} of {trainer.fingerprint}: give the run's own data and held-out part"
+            )
         return trainer
 
-    def _not_finite(self, loss: float, norm: float) -> TrainingError:
-        if self._last_checkpoint is None:
-            kept = "no checkpoint has been saved"
-        else:
-            kept = "the last checkpoint is {} at {} images".format(*self._last_checkpoint)
-        return TrainingError(
-            f"after {self.images_seen} images the loss is {loss} and the norm of its gradient "
-            f"{norm}; {kept}: resume it with a lower learning rate"
-        )
+    def _identity(self) -> str:
+        """What processes that train together must have in common."""
+        places = (self.images_seen, self.images_skipped)
+        return repr((self.model, self.config, self.fingerprint, places))
+
+    def _state(self) -> dict[str, Any]:
+        """Everything that the next steps depend on, the clock apart; tensors are not copied."""
+        return {
+            "denoiser": self.denoiser.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "images_seen": self.images_seen,
+            "images_skipped": self.images_skipped,
+            "recent_losses": self._detector.recent,
+        }
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        self.denoiser.load_state_dict(state["denoiser"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.images_seen = state["images_seen"]
+        # States of releases that did not roll back have neither of these.
+        self.images_skipped = state.get("images_skipped", 0)
+        self._detector = SpikeDetector(self.config.spike_deviations, state.get("recent_losses", ()))
+
+    def _take_snapshot(self) -> None:
+        """Keep a copy of the state in memory if the last one is old enough."""
+        if not self.config.max_rollbacks:
+            return
+        if self._snapshots:
+            age = self.images_seen - self._snapshots[-1]["images_seen"]
+            if age < SNAPSHOT_STEPS * self.config.batch_size:
+                return
+        self._snapshots.append(copy.deepcopy(self._state()))
+        # Roll-backs to the same state are in a row, however many good steps lie between them.
+        if self._snapshots[0]["images_seen"] > self._progress_needed:
+            self._rollbacks = 0
+
+    def _roll_back(self, reason: str) -> Rollback:
+        """Return to the oldest state in memory, its next batch the one after the refused one.
+
+        Raises:
+            TrainingError: there have been too many in a row.
+        """
+        failed = self.images_seen
+        if self._rollbacks >= self.config.max_rollbacks:
+            if self._last_checkpoint is None:
+                kept = "no checkpoint has been saved"
+            else:
+                kept = "the last checkpoint is {} at {} images".format(*self._last_checkpoint)
+            raise TrainingError(
+                f"after {failed} images {reason}, after {self._rollbacks} roll-backs in a row; "
+                f"{kept}: resume it with a lower learning rate"
+            )
+        next_place = failed + self.images_skipped + self.config.batch_size
+        oldest = self._snapshots[0]
+        # Optimisers keep the tensors that they are given.
+        self._restore(copy.deepcopy(oldest))
+        self._snapshots = deque([oldest], maxlen=2)
+        self.images_skipped = next_place - self.images_seen
+        self._rollbacks += 1
+        self._progress_needed = self.images_seen
+        return Rollback(failed, self.seconds, self.images_seen, self.images_skipped, reason)
 
     def _batch(self, generator: torch.Generator) -> Tensor:
         """The next images of this epoch's order, float32 in [−1, 1], channels last."""
-        indices = np.array(
-            [self._index(self.images_seen + k) for k in range(self.config.batch_size)]
-        )
+        place = self.images_seen + self.images_skipped
+        indices = np.array([self._index(place + k) for k in range(self.config.batch_size)])
         batch = self._images[torch.as_tensor(indices, device=self.device)]
         x = batch.float().div_(HALF_RANGE).sub_(1.0)
         if self.config.flip:
@@ -342,9 +546,10 @@ def _denormals_flushed() -> Iterator[None]:
         torch.set_flush_denormal(False)
 
 
-def report_line(report: Report) -> str:
-    """One line of JSON for a log file."""
-    return json.dumps(dataclasses.asdict(report))
+def report_line(report: Report | Rollback) -> str:
+    """One line of JSON for a log file; a roll-back's has ``"event": "rollback"``."""
+    event = {"event": "rollback"} if isinstance(report, Rollback) else {}
+    return json.dumps({**event, **dataclasses.asdict(report)})
 
 
 def _load_state(path: Path) -> dict[str, Any]:
