@@ -1,5 +1,6 @@
 """Options for images and devices that `train` and `evaluate` have in common."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -50,6 +51,8 @@ def locate_data(data: Path | None, download: bool, terminal: Terminal) -> Path:
         return find_data(data)
     if data is not None:
         raise click.UsageError("--download fetches into the cache: leave --data out.")
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise click.UsageError("--download: fetch before torchrun starts several processes.")
     with terminal.progress("CIFAR-10, MB", None) as advance:
         received = 0
 

@@ -5,7 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -22,16 +22,18 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from diffcodec.training.evaluation import Bound
-    from diffcodec.training.trainer import Report, Trainer
+    from diffcodec.training.parallel import Workers
+    from diffcodec.training.trainer import Report, Rollback, Trainer
 
 STATE_NAME, LOG_NAME, MODEL_NAME = "state.pt", "log.jsonl", "model"
 CHECK_IMAGES = 256
 CURVE_IMAGES = 128
 WARMUP_IMAGES = 8_000
 REPORT_IMAGES = 3_200
+SPIKE_DEVIATIONS = 20.0
 SMOOTHING = 0.95
 BAR_WIDTH = 10
-OBJECTIVES = ("vlb", "vlb_discrete", "simple")
+FIGURE_SUFFIXES = (".svg", ".png")
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
@@ -53,6 +55,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 
 
 @click.command("train")
+@click.argument("logs", nargs=-1, metavar="[LOG]...", type=click.Path(path_type=Path))
 @data_options
 @click.option(
     "--out",
@@ -64,9 +67,20 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--config", metavar="NAME", help="A named model configuration.  [default: default]")
 @click.option(
+    "--init",
+    metavar="M",
+    help="Start from the weights of a packaged model or a model's folder, where they fit.",
+)
+@click.option(
     "--objective",
-    type=click.Choice(OBJECTIVES),
-    help="The bound in continuous time or in T steps, or DDPM's L_simple.  [default: vlb]",
+    metavar="NAME",
+    help="What is minimized: vlb, the bound in continuous time; vlb_discrete, in T steps; simple, "
+    "DDPM's L_simple; vlb_pixels, with the pixel model.  [default: vlb]",
+)
+@click.option(
+    "--optimizer",
+    type=click.Choice(["adam", "muon"]),
+    help="Adam, or Muon for the weight matrices and Adam for the rest.  [default: adam]",
 )
 @click.option(
     "--images",
@@ -79,12 +93,55 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     "--batch-size", type=click.IntRange(min=1), metavar="N", help="Images a step.  [default: 32]"
 )
 @click.option(
+    "--accumulate",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Parts of a batch whose gradients are added, to save memory.  [default: 1]",
+)
+@click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
-    help="Of Adam, after the warm-up.  [default: 0.001]",
+    help="After the warm-up.  [default: 0.001]",
+)
+@click.option(
+    "--warmup",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Images over which the learning rate rises.  [default: 8000, at most a tenth of --images]",
+)
+@click.option(
+    "--decay",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="X",
+    help="Part of the run, at its end, over which the learning rate falls.  [default: 0.3]",
+)
+@click.option(
+    "--ema",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="N",
+    help="Half-life of the weights' moving average, in images.  [default: 8000]",
 )
 @click.option("--max-time", type=Duration(), metavar="TIME", help="Stop after 45s, 9m or 1h30m.")
+@click.option(
+    "--anneal-by",
+    type=click.Choice(["images", "time"]),
+    help="What the run's length is counted in. By time, --max-time is the length of the whole run "
+    "over all its sessions, and the learning rate falls to zero at its end.  [default: images]",
+)
+@click.option(
+    "--spike",
+    type=click.FloatRange(min=0),
+    metavar="X",
+    help="A loss so many robust standard deviations above the recent ones is a spike, which rolls "
+    f"the run back; 0 for none.  [default: {SPIKE_DEVIATIONS:g}]",
+)
+@click.option(
+    "--max-rollbacks",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Roll-backs in a row, after spikes or losses that are no numbers.  [default: 3]",
+)
 @click.option("--resume", is_flag=True, help=f"Continue the run in OUT/{STATE_NAME}, if any.")
 @click.option(
     "--held-out",
@@ -109,18 +166,36 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Processor threads.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="[default: 0]")
+@click.option("--plot", is_flag=True, help="Train nothing; draw the curves of LOG.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FIG",
+    help="With --plot: the figure, .svg or .png.",
+)
 @click.option("-f", "--force", is_flag=True, help="Start over in a folder that holds a run.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
 def command(
+    logs: tuple[Path, ...],
     data: Path | None,
     download: bool,
     out: Path,
     config: str | None,
+    init: str | None,
     objective: str | None,
+    optimizer: str | None,
     images: int | None,
     batch_size: int | None,
+    accumulate: int | None,
     learning_rate: float | None,
+    warmup: int | None,
+    decay: float | None,
+    ema: float | None,
     max_time: float | None,
+    anneal_by: str | None,
+    spike: float | None,
+    max_rollbacks: int | None,
     resume: bool,
     held_out: int | None,
     check_every: int,
@@ -128,25 +203,49 @@ def command(
     precision: str | None,
     threads: int | None,
     seed: int | None,
+    plot: bool,
+    output: Path | None,
     force: bool,
     quiet: bool,
 ) -> int | None:
-    """Train a model.
+    """Train a model, or with --plot draw the curves of earlier runs.
 
     The state is saved every two minutes, at the end, and on an interrupt; a resumed run keeps its
     settings except for those given anew. At the end the averaged weights become a model folder
-    that every command takes with --model.
+    that every command takes with --model. Under torchrun the processes share each batch.
     """
-    terminal = Terminal(quiet)
+    if plot:
+        _plot(logs, output, force, Terminal(quiet))
+        return None
+    if logs or output is not None:
+        raise click.UsageError("LOG and --output belong to --plot.")
     state = out / STATE_NAME
     if resume and force:
         raise click.UsageError("--resume and --force exclude each other.")
-    continues = resume and state.exists()
-    if continues and config is not None:
-        raise click.UsageError("--resume keeps the model of its run: leave --config out.")
+    if anneal_by == "time" and (max_time is None or images is not None):
+        raise click.UsageError("--anneal-by time: give the run's length as --max-time alone.")
     if not resume:
         files.refuse_overwrite(state, force)
-    place = locate_data(data, download, terminal)
+    settings: dict[str, Any] = {
+        "objective": objective,
+        "optimizer": optimizer,
+        "total_images": images,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "learning_rate": learning_rate,
+        "warmup_images": warmup,
+        "decay_fraction": decay,
+        "ema_images": ema,
+        "anneal_by": anneal_by,
+        # Without effect on runs that are annealed by images.
+        "total_seconds": max_time,
+        "spike_deviations": spike,
+        "max_rollbacks": max_rollbacks,
+        "seed": seed,
+    }
+    settings = {name: value for name, value in settings.items() if value is not None}
+
+    place = locate_data(data, download, Terminal(quiet))
     from diffcodec.training.dataset import held_out_split, load_images
 
     everything = load_images(place, "train")
@@ -154,58 +253,120 @@ def command(
 
     import torch
 
-    if threads is not None:
-        torch.set_num_threads(threads)
-    chosen = pick_device(device)
-    settings: dict[str, Any] = {
-        "objective": objective,
-        "total_images": images,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "seed": seed,
-    }
-    settings = {name: value for name, value in settings.items() if value is not None}
-    if precision is not None or not continues:
-        settings["precision"] = _precision(precision or "auto", chosen)
-    trainer = _trainer(state if continues else None, config, settings, training, chosen)
-    out.mkdir(parents=True, exist_ok=True)
-    terminal.say(
-        f"{trainer.model.name}: {sum(p.numel() for p in trainer.denoiser.parameters())} parameters "
-        f"on {chosen}, {trainer.config.precision}, {len(training)} training images, "
-        f"{len(checking)} held out, {trainer.images_seen} images seen"
-    )
-    number = _train(trainer, out, max_time, checking[:CHECK_IMAGES], check_every, terminal)
-    if number is not None:
-        terminal.say(f"stopped; {state} holds {trainer.images_seen} images: --resume continues")
-        if number == signal.SIGTERM:
-            sys.exit(TERMINATED)
-        return INTERRUPTED
-    _export(trainer, out / MODEL_NAME, checking[:CURVE_IMAGES], terminal)
+    from diffcodec.training.parallel import joined_workers
+
+    with joined_workers(pick_device(device)) as workers:
+        terminal = Terminal(quiet or not workers.leads)
+        if threads is not None:
+            torch.set_num_threads(threads)
+        continues = resume and state.exists()
+        if precision is not None or not continues:
+            settings["precision"] = _precision(precision or "auto", workers.device)
+        if continues:
+            trainer = _continued(state, config, settings, training, workers, terminal)
+        else:
+            trainer = _new(config, init, settings, training, workers, terminal)
+        out.mkdir(parents=True, exist_ok=True)
+        shared = f" in {workers.size} processes" if workers.size > 1 else ""
+        terminal.say(
+            f"{trainer.model.name}: {sum(p.numel() for p in trainer.denoiser.parameters())} "
+            f"parameters on {workers.device}{shared}, {trainer.config.precision}, "
+            f"{len(training)} training images, {len(checking)} held out, "
+            f"{trainer.images_seen} images seen"
+        )
+        number = _train(trainer, out, max_time, checking[:CHECK_IMAGES], check_every, terminal)
+        if number is not None:
+            terminal.say(f"stopped; {state} holds {trainer.images_seen} images: --resume continues")
+            if number == signal.SIGTERM:
+                sys.exit(TERMINATED)
+            return INTERRUPTED
+        if workers.leads:
+            _export(trainer, out / MODEL_NAME, checking[:CURVE_IMAGES], terminal)
     return None
 
 
-def _trainer(
-    state: Path | None,
+def _plot(logs: tuple[Path, ...], output: Path | None, force: bool, terminal: Terminal) -> None:
+    """The curves of ``logs`` to ``output``; neither torch nor images are needed."""
+    if not logs or output is None:
+        raise click.UsageError("--plot takes one LOG or more, and --output.")
+    if output.suffix not in FIGURE_SUFFIXES:
+        raise click.UsageError(f"--output {output}: expected one of {', '.join(FIGURE_SUFFIXES)}.")
+    files.refuse_overwrite(output, force)
+
+    from benchmarks.plot import figure_bytes
+    from benchmarks.training_figures import read_log, training_figure
+
+    figure = training_figure([read_log(path) for path in logs])
+    files.write_atomically(output, figure_bytes(figure, output.suffix[1:]), force)
+    terminal.say(f"written: {output}")
+
+
+def _continued(
+    state: Path,
     config: str | None,
     settings: dict[str, Any],
     images: "NDArray[np.uint8]",
-    device: str,
+    workers: "Workers",
+    terminal: Terminal,
 ) -> "Trainer":
-    """The run of ``state`` with ``settings`` changed, or a new one."""
+    """The run of ``state`` with ``settings`` changed."""
+    from diffcodec.training.trainer import Trainer
+
+    _check_names(config, settings)
+    trainer = Trainer.resume(state, images, workers.device, workers, terminal.warn, **settings)
+    if config is not None and config != trainer.model.name:
+        raise click.UsageError(
+            f"--config {config}: {state} is a run of {trainer.model.name}, which it keeps."
+        )
+    return trainer
+
+
+def _new(
+    config: str | None,
+    init: str | None,
+    settings: dict[str, Any],
+    images: "NDArray[np.uint8]",
+    workers: "Workers",
+    terminal: Terminal,
+) -> "Trainer":
+    """A run at its beginning, from the weights of the model ``init`` where one is named."""
+    from diffcodec.model.catalog import find_model
+    from diffcodec.model.checkpoint import load_checkpoint
     from diffcodec.model.configs import MODEL_CONFIGS
     from diffcodec.training.trainer import Trainer, TrainingConfig
+    from diffcodec.training.warm_start import warm_start
 
-    if state is not None:
-        return Trainer.resume(state, images, device, **settings)
     name = "default" if config is None else config
-    if name not in MODEL_CONFIGS:
-        known = ", ".join(MODEL_CONFIGS)
-        raise click.UsageError(f"--config {name}: expected one of {known}.")
+    _check_names(name, settings)
+    source = None if init is None else load_checkpoint(find_model(init))
     total = settings.get("total_images", TrainingConfig.total_images)
     # A short run spends its first tenth warming up, not all of itself.
-    warmup = min(WARMUP_IMAGES, total // 10)
-    recipe = TrainingConfig(**settings, warmup_images=warmup)
-    return Trainer(MODEL_CONFIGS[name], recipe, images, device)
+    defaults = {
+        "warmup_images": min(WARMUP_IMAGES, total // 10),
+        "spike_deviations": SPIKE_DEVIATIONS,
+    }
+    recipe = TrainingConfig(**{**defaults, **settings})
+    trainer = Trainer(MODEL_CONFIGS[name], recipe, images, workers.device, workers)
+    if source is not None:
+        notes = warm_start(trainer.denoiser, source.denoiser)
+        trainer.averaged.load_state_dict(trainer.denoiser.state_dict())
+        for note in notes:
+            terminal.say(f"{init}: {note}")
+    return trainer
+
+
+def _check_names(config: str | None, settings: dict[str, Any]) -> None:
+    """Refuse models and objectives that there are none of."""
+    from diffcodec.model.configs import MODEL_CONFIGS
+    from diffcodec.training.objective import OBJECTIVES
+
+    named = (
+        ("config", config, MODEL_CONFIGS),
+        ("objective", settings.get("objective"), OBJECTIVES),
+    )
+    for option, name, known in named:
+        if name is not None and name not in known:
+            raise click.UsageError(f"--{option} {name}: expected one of {', '.join(known)}.")
 
 
 def _precision(name: str, device: str) -> str:
@@ -213,7 +374,7 @@ def _precision(name: str, device: str) -> str:
 
     if name != "auto":
         return name
-    if device == "cuda":
+    if device.startswith("cuda"):
         supported = torch.cuda.is_bf16_supported()
     else:
         # PyTorch has no public question for this; without the instructions bfloat16 is slower.
@@ -234,7 +395,9 @@ def _train(
 
     mode = "a" if trainer.images_seen else "w"
     with (
-        (out / LOG_NAME).open(mode, encoding="utf-8") as log,
+        (out / LOG_NAME).open(mode, encoding="utf-8")
+        if trainer.workers.leads
+        else nullcontext() as log,
         _signals() as received,
         _meter(trainer, max_time, terminal) as on_step,
     ):
@@ -244,14 +407,23 @@ def _train(
             if report.bound is not None:
                 terminal.say(f"{report.images} images: held out {_summary(report.bound)}")
 
+        def on_rollback(rollback: "Rollback") -> None:
+            print(report_line(rollback), file=log, flush=True)
+            terminal.warn(
+                f"after {rollback.images} images {rollback.reason}: "
+                f"back to {rollback.to_images} images, past the batch"
+            )
+
         trainer.run(
-            max_seconds=max_time,
+            # The length of a run that is annealed by time is in its settings.
+            max_seconds=None if trainer.config.anneal_by == "time" else max_time,
             report_images=min(REPORT_IMAGES, check_every),
             check_images=check_every,
             held_out=held_out,
             checkpoint=out / STATE_NAME,
             on_report=on_report,
             on_step=on_step,
+            on_rollback=on_rollback,
             stop=lambda: bool(received),
         )
     return received[0] if received else None
@@ -309,30 +481,31 @@ def _meter(
     if terminal.quiet or not console.is_terminal:
         yield lambda images, loss: None
         return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
-    unit = "loss" if trainer.config.objective == "simple" else "bits/dim"
+    config = trainer.config
+    by_time = config.anneal_by == "time"
+    unit = "loss" if config.objective == "simple" else "bits/dim"
     begun, first = time.monotonic(), trainer.images_seen
-    total = trainer.config.total_images
+    total = config.total_seconds if by_time else config.total_images
     mean: float | None = None
-    columns = (
-        BarColumn(BAR_WIDTH),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}", markup=False),
-    )
+    columns = (BarColumn(BAR_WIDTH), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("", total=total, completed=first)
+        task = bar.add_task("", total=total)
 
         def on_step(images: int, loss: float) -> None:
             nonlocal mean
             mean = loss if mean is None else SMOOTHING * mean + (1 - SMOOTHING) * loss
             elapsed = time.monotonic() - begun
             speed = (images - first) / elapsed
-            left = (total - images) / speed
-            if max_time is not None:
-                left = min(left, max_time - elapsed)
+            if by_time:
+                count, left = f"{images}", total - trainer.seconds
+            else:
+                count, left = f"{images}/{total}", (total - images) / max(speed, 1e-9)
+                if max_time is not None:
+                    left = min(left, max_time - elapsed)
             minutes, seconds = divmod(max(0, round(left)), 60)
-            text = f"{mean:.3f} {unit}, {speed:.0f} images/s, {minutes}:{seconds:02d} left"
-            bar.update(task, completed=images, description=text)
+            text = f"{count} {mean:.3f} {unit}, {speed:.0f} images/s, {minutes}:{seconds:02d} left"
+            bar.update(task, completed=trainer.seconds if by_time else images, description=text)
 
         yield on_step

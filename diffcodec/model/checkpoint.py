@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,15 @@ class Checkpoint:
 def save_checkpoint(
     folder: Path, denoiser: Denoiser, error_curve: ErrorCurve, dtype: torch.dtype = torch.float16
 ) -> bytes:
-    """Write both files into ``folder``, weights rounded to ``dtype``; returns the digest."""
+    """Write both files into ``folder``, weights rounded to ``dtype``; returns the digest.
+
+    Both are written in full under temporary names and then renamed, the weights first: whatever
+    interrupts that, the folder holds whole files, and a pair that does not belong together is
+    told by its digest.
+
+    Raises:
+        OSError: a file cannot be written; what the folder held before is still there.
+    """
     tensors = {
         name: tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
         for name, tensor in denoiser.state_dict().items()
@@ -80,9 +89,8 @@ def save_checkpoint(
     }
     digest = _digest(description, tensors)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / WEIGHTS_NAME).write_bytes(save(tensors))
-    text = json.dumps({**description, "digest": digest.hex()}, indent=1)
-    (folder / CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    text = json.dumps({**description, "digest": digest.hex()}, indent=1) + "\n"
+    _replace_files(folder, {WEIGHTS_NAME: save(tensors), CONFIG_NAME: text.encode()})
     return digest
 
 
@@ -148,6 +156,22 @@ def model_config_from_dict(fields: Mapping[str, Any]) -> ModelConfig:
         unet=UNetConfig(**unet),
         pixel_model=fields.get("pixel_model", False),
     )
+
+
+def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:
+    """Write all files under temporary names, then rename them in their order."""
+    temporary = {name: folder / f".{name}.{os.getpid()}.tmp" for name in contents}
+    try:
+        for name, data in contents.items():
+            with temporary[name].open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        for name, path in temporary.items():
+            path.replace(folder / name)
+    finally:
+        for path in temporary.values():
+            path.unlink(missing_ok=True)
 
 
 def _digest(description: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> bytes:

@@ -92,7 +92,7 @@ def joined_workers(device: str) -> Iterator[Workers]:
     Args:
         device: ``cpu`` or ``cuda``.
     """
-    if not launched():
+    if not distributed.is_torchelastic_launched():
         yield Workers(device=device)
         return
     if device == "cuda":
@@ -104,11 +104,6 @@ def joined_workers(device: str) -> Iterator[Workers]:
         yield Workers(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()
-
-
-def launched() -> bool:
-    """Whether ``torchrun``, or something that sets the same variables, started this process."""
-    return {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"} <= os.environ.keys()
 
 
 @contextmanager
