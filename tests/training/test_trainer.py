@@ -14,7 +14,8 @@ from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError, TrainingError
 from diffcodec.model.denoiser import ModelConfig
 from diffcodec.model.unet import UNetConfig
-from diffcodec.training.trainer import Report, Trainer, TrainingConfig, report_line
+from diffcodec.training import trainer as trainer_module
+from diffcodec.training.trainer import Report, Rollback, Trainer, TrainingConfig, report_line
 
 Pixels = NDArray[np.uint8]
 
@@ -44,8 +45,10 @@ def everything(trainer: Trainer) -> dict[str, Tensor]:
     """All tensors that decide how a run goes on."""
     state = {f"w.{k}": v for k, v in trainer.denoiser.state_dict().items()}
     state |= {f"a.{k}": v for k, v in trainer.averaged.state_dict().items()}
-    for number, slots in trainer.optimizer.state_dict()["state"].items():
-        state |= {f"o.{number}.{name}": value for name, value in slots.items()}
+    optimizer = trainer.optimizer.state_dict()
+    for kind, part in (optimizer if "adam" in optimizer else {"adam": optimizer}).items():
+        for number, slots in part["state"].items():
+            state |= {f"o.{kind}.{number}.{name}": value for name, value in slots.items()}
     return {name: tensor.clone() for name, tensor in state.items()}
 
 
@@ -54,11 +57,21 @@ def differing(a: dict[str, Tensor], b: dict[str, Tensor]) -> list[str]:
     return [name for name in a if not torch.equal(a[name], b[name])]
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_a_resumed_run_is_the_same_run(images: Pixels, tmp_path: Path, precision: str) -> None:
-    straight = make(images, precision=precision)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"precision": "float32"},
+        {"precision": "bfloat16"},
+        {"optimizer": "muon"},
+        {"accumulate": 2, "spike_deviations": 5.0},
+    ],
+)
+def test_a_resumed_run_is_the_same_run(
+    images: Pixels, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    straight = make(images, **changes)
     straight.run()
-    broken = make(images, precision=precision)
+    broken = make(images, **changes)
     for _ in range(3):
         broken.step()
     broken.save(tmp_path / "state.pt")
@@ -71,6 +84,41 @@ def test_a_resumed_run_is_the_same_run(images: Pixels, tmp_path: Path, precision
     assert resumed.finished
     assert not differing(everything(resumed), everything(straight))
     assert resumed.config == straight.config
+    assert resumed._detector.recent == straight._detector.recent
+
+
+def test_states_without_later_fields_are_taken(images: Pixels, tmp_path: Path) -> None:
+    # As releases before roll-backs, fingerprints and annealing by time wrote them.
+    path = tmp_path / "state.pt"
+    straight = make(images)
+    straight.run()
+    old = make(images)
+    for _ in range(3):
+        old.step()
+    old.save(path)
+    state = torch.load(path)
+    for name in ("data", "images_skipped", "recent_losses"):
+        del state[name]
+    config = json.loads(state["config"])
+    later = ("anneal_by", "total_seconds", "accumulate", "spike_deviations", "max_rollbacks")
+    for name in later:
+        del config["training"][name]
+    state["config"] = json.dumps(config)
+    torch.save(state, path)
+    warnings: list[str] = []
+    resumed = Trainer.resume(path, images, warn=warnings.append)
+    assert warnings == [f"{path}: does not tell which images it saw; taken to be these 10"]
+    resumed.run()
+    assert not differing(everything(resumed), everything(straight))
+
+
+def test_other_images_are_refused(images: Pixels, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    make(images).save(path)
+    for others in (images[:9], images[::-1].copy(), 255 - images):
+        with pytest.raises(CheckpointError, match=r"state\.pt: expected the training images of"):
+            Trainer.resume(path, others)
+    assert Trainer.resume(path, images.copy()).fingerprint == make(images).fingerprint
 
 
 def test_seeds_make_runs(images: Pixels) -> None:
@@ -106,6 +154,56 @@ def test_learning_rate_rises_stays_and_falls() -> None:
     assert dataclasses.replace(recipe, warmup_images=0).rate_at(0) == 2.0
 
 
+def test_learning_rate_by_time() -> None:
+    recipe = TrainingConfig(
+        total_images=10,
+        warmup_images=100,
+        decay_fraction=0.25,
+        learning_rate=2.0,
+        anneal_by="time",
+        total_seconds=40.0,
+    )
+    # Images warm up, seconds fall; the number of images is no limit.
+    expected = {(50, 0): 1.0, (100, 1): 2.0, (10**6, 30): 2.0, (10**6, 35): 1.0, (50, 38): 0.4}
+    assert {at: recipe.rate_at(*at) for at in expected} == pytest.approx(expected)
+    assert recipe.rate_at(10**6, 40.0) == recipe.rate_at(10**6, 41.0) == 0.0
+    assert not recipe.finished_at(10**6, 39.9)
+    assert recipe.finished_at(0, 40.0)
+
+
+class Clock:
+    """Seconds that pass only when asked for: ``step`` at every look."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 1000.0, step
+
+    def __call__(self) -> float:
+        self.now += self.step
+        return self.now
+
+
+def test_a_run_annealed_by_time_ends_with_its_time(images: Pixels, tmp_path: Path) -> None:
+    trainer = make(images, warmup_images=0, anneal_by="time", total_seconds=10.0)
+    reports: list[Report] = []
+    clock = Clock(1.0)
+    trainer.run(
+        report_images=4,
+        on_report=reports.append,
+        clock=clock,
+        stop=lambda: trainer.images_seen == 16,
+        checkpoint=tmp_path / "state.pt",
+    )
+    assert trainer.seconds == 4.0
+    resumed = Trainer.resume(tmp_path / "state.pt", images)
+    # Another machine, twice as fast: the same plan in time.
+    resumed.run(report_images=4, on_report=reports.append, clock=Clock(0.5))
+    assert resumed.finished
+    assert resumed.seconds == 10.0
+    assert [report.images for report in reports] == list(range(4, 68, 4))
+    rates = {report.seconds: report.rate for report in reports}
+    assert rates == {s: pytest.approx(1e-2 * min(1.0, (10 - s) / 3)) for s in rates}
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -114,6 +212,12 @@ def test_learning_rate_rises_stays_and_falls() -> None:
         {"batch_size": 0},
         {"total_images": 0},
         {"decay_fraction": 0.0},
+        {"optimizer": "sgd"},
+        {"anneal_by": "loss"},
+        {"anneal_by": "time"},
+        {"accumulate": 0},
+        {"spike_deviations": -1.0},
+        {"max_rollbacks": -1},
     ],
 )
 def test_recipes_that_are_none(change: dict[str, Any]) -> None:
@@ -165,6 +269,8 @@ def test_reports_checks_and_saves(images: Pixels, tmp_path: Path) -> None:
     assert all(np.isfinite(report.loss) for report in reports)
     line = json.loads(report_line(reports[-1]))
     assert line["images"] == 24
+    assert line["gradient_norm"] > 0
+    assert line["images_per_second"] > 0
     assert line["bound"]["images"] == 3
     assert [path.name for path in (tmp_path / "deep").iterdir()] == ["state.pt"]
     assert Trainer.resume(tmp_path / "deep" / "state.pt", images).finished
@@ -186,7 +292,7 @@ def test_time_limit_and_stop_end_after_a_whole_step(images: Pixels, tmp_path: Pa
 
 @pytest.mark.parametrize("poison", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number(images: Pixels, tmp_path: Path, poison: float) -> None:
-    trainer = make(images)
+    trainer = make(images, max_rollbacks=0)
     trainer.step()
     with torch.no_grad():
         trainer.denoiser.network.tail.bias[0] = poison
@@ -203,6 +309,111 @@ def test_a_loss_that_is_no_number(images: Pixels, tmp_path: Path, poison: float)
         trainer.denoiser.network.tail.bias[0] = poison
     with pytest.raises(TrainingError, match=r"last checkpoint is .*state\.pt at 0 images"):
         trainer.run(checkpoint=tmp_path / "state.pt")
+
+
+class Poisoned:
+    """An objective whose loss is changed at some steps, counted as they are taken."""
+
+    def __init__(self, trainer: Trainer, changes: dict[int, float]) -> None:
+        self.objective, self.changes, self.calls = trainer.objective, changes, 0
+        trainer.objective = self
+
+    def __call__(self, *arguments: Any) -> Tensor:
+        losses = self.objective(*arguments)
+        factor = self.changes.get(self.calls, 1.0)
+        self.calls += 1
+        return factor * losses
+
+
+@pytest.fixture
+def short_snapshots(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trainer_module, "SNAPSHOT_STEPS", 3)
+
+
+NAN = float("nan")
+
+
+@pytest.mark.usefixtures("short_snapshots")
+@pytest.mark.parametrize(("poison", "deviations"), [(NAN, 0.0), (float("inf"), 5.0), (100.0, 5.0)])
+def test_a_bad_step_rolls_the_run_back_and_is_passed_over(
+    images: Pixels, poison: float, deviations: float
+) -> None:
+    trainer = make(images, total_images=4 * 60, spike_deviations=deviations)
+    Poisoned(trainer, {40: poison})
+    shown: list[int] = []
+    batch = trainer._batch
+
+    def note(generator: torch.Generator) -> Tensor:
+        shown.append(trainer.images_seen + trainer.images_skipped)
+        return batch(generator)
+
+    trainer._batch = note  # type: ignore[method-assign]
+    rollbacks: list[Rollback] = []
+    reports: list[Report] = []
+    trainer.run(report_images=4, on_rollback=rollbacks.append, on_report=reports.append)
+    assert trainer.finished
+    (rollback,) = rollbacks
+    # Snapshots are of steps 0, 3, 6, …, 39; the last but one is taken back.
+    assert (rollback.images, rollback.to_images) == (4 * 40, 4 * 36)
+    assert rollback.skipped == trainer.images_skipped == 4 * 5
+    assert ("spike" in rollback.reason) == (poison == 100.0)
+    # The batches of the order, each once, the refused one seen but not learnt from.
+    assert shown == list(range(0, 4 * 65, 4))
+    assert all(np.isfinite(report.loss) and report.loss < 50 for report in reports)
+    line = json.loads(report_line(rollback))
+    assert (line["event"], line["to_images"]) == ("rollback", 4 * 36)
+
+
+@pytest.mark.usefixtures("short_snapshots")
+def test_a_rolled_back_state_is_the_old_one(images: Pixels, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    for optimizer in ("adam", "muon"):
+        straight = make(images, total_images=4 * 16, optimizer=optimizer)
+        straight.run(stop=lambda: straight.images_seen == 4 * 6)  # noqa: B023
+        trainer = make(images, total_images=4 * 16, optimizer=optimizer)
+        Poisoned(trainer, {10: NAN})
+        seen: list[Rollback] = []
+        trainer.run(
+            on_rollback=seen.append,
+            stop=lambda: bool(seen),  # noqa: B023
+            checkpoint=path,
+        )
+        assert trainer.images_seen == 4 * 6
+        assert not differing(everything(trainer), everything(straight))
+        # A resumed run passes over the same images.
+        resumed = Trainer.resume(path, images)
+        assert resumed.images_skipped == trainer.images_skipped == 4 * 5
+        trainer.run()
+        resumed.run()
+        assert not differing(everything(resumed), everything(trainer))
+
+
+@pytest.mark.usefixtures("short_snapshots")
+def test_roll_backs_in_a_row_are_limited(images: Pixels) -> None:
+    # Good steps between bad ones are no progress as long as they are lost again …
+    trainer = make(images, total_images=4 * 60, max_rollbacks=2)
+    Poisoned(trainer, {9: NAN, 14: NAN, 15: NAN})
+    rollbacks: list[Rollback] = []
+    with pytest.raises(TrainingError, match=r"after .* the loss is nan .* 2 roll-backs in a row"):
+        trainer.run(on_rollback=rollbacks.append)
+    assert [rollback.to_images for rollback in rollbacks] == [4 * 6, 4 * 6]
+    # … and any number is allowed with progress in between.
+    trainer = make(images, total_images=4 * 60, max_rollbacks=1)
+    Poisoned(trainer, {9: NAN, 30: NAN, 50: NAN})
+    rollbacks.clear()
+    trainer.run(on_rollback=rollbacks.append)
+    assert len(rollbacks) == 3
+    assert trainer.finished
+
+
+def test_objectives_that_the_model_cannot_serve(images: Pixels) -> None:
+    with pytest.raises(TrainingError, match="vlb_pixels needs a model with a pixel model, which"):
+        make(images, objective="vlb_pixels")
+
+
+def test_batches_that_cannot_be_cut(images: Pixels) -> None:
+    with pytest.raises(TrainingError, match="4 images does not divide by 1 processes times 3 "):
+        make(images, accumulate=3)
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no state", "list", "format", "part"])
