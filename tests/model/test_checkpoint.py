@@ -162,6 +162,50 @@ def test_edits_are_noticed(folder: Path, change: Callable[[dict[str, Any]], obje
         load_checkpoint(folder)
 
 
+@pytest.mark.parametrize("failing", ["model.safetensors", "config.json"])
+@pytest.mark.parametrize("fault", [OSError("disk full"), KeyboardInterrupt()])
+def test_a_failed_save_keeps_the_old_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, failing: str, fault: BaseException
+) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    opened: list[str] = []
+    whole_open = Path.open
+
+    def fail(path: Path, *arguments: Any) -> Any:
+        file = whole_open(path, *arguments)
+        opened.append(path.name)
+        if failing in path.name:
+            file.write(b"half")
+            file.close()
+            raise fault
+        return file
+
+    with monkeypatch.context() as patch, pytest.raises(type(fault)):
+        patch.setattr(Path, "open", fail)
+        save_checkpoint(folder, small_denoiser(), CURVE, torch.float32)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert not before.keys() & set(opened)
+
+
+def test_files_that_do_not_belong_together_are_noticed(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Cut off between the two renames: the weights are new, the configuration is old.
+    whole_replace = Path.replace
+
+    def fail(path: Path, target: Path) -> Path:
+        if target.name == "config.json":
+            raise OSError("power cut")
+        return whole_replace(path, target)
+
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(OSError, match="power cut"):
+        save_checkpoint(folder, small_denoiser(), CURVE, torch.float32)
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
+    with pytest.raises(CheckpointError, match="damaged, the digest"):
+        load_checkpoint(folder)
+
+
 def test_weights_of_another_shape(tmp_path: Path) -> None:
     denoiser = small_denoiser()
     denoiser.config = dataclasses.replace(

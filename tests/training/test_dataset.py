@@ -21,6 +21,7 @@ from diffcodec.training.dataset import (
     cache_directory,
     download_cifar10,
     find_data,
+    fingerprint,
     held_out_split,
     load_images,
 )
@@ -430,3 +431,13 @@ class TestDownload:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(DatasetError, match="cannot be written"):
             download_cifar10(tmp_path / "file" / "cache")
+
+
+def test_fingerprints_tell_images_apart() -> None:
+    images = np.arange(2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 4, 4, 3)
+    other = images.copy()
+    other[1, 3, 3, 2] ^= 1
+    variants = (images, other, images[::-1], images[:1], images.reshape(2, 2, 8, 3))
+    assert len({fingerprint(variant) for variant in variants}) == len(variants)
+    assert fingerprint(images) == fingerprint(np.asfortranarray(images))
+    assert len(bytes.fromhex(fingerprint(images))) == 16
