@@ -180,9 +180,10 @@ def test_a_failed_save_keeps_the_old_files(
             raise fault
         return file
 
-    with monkeypatch.context() as patch, pytest.raises(type(fault)):
+    with monkeypatch.context() as patch:
         patch.setattr(Path, "open", fail)
-        save_checkpoint(folder, small_denoiser(), CURVE, torch.float32)
+        with pytest.raises(type(fault)):
+            save_checkpoint(folder, small_denoiser(), CURVE, torch.float32)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
     assert not before.keys() & set(opened)
 

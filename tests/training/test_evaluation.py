@@ -138,15 +138,15 @@ def test_exact_visits_every_step_once(denoiser: Denoiser, images: Pixels) -> Non
 
 
 def test_exact_and_few_draws_agree(denoiser: Denoiser, images: Pixels) -> None:
-    exact = sample_bound(denoiser, images, draws=None).bound()
-    few = evaluate_bound(denoiser, images, draws=10)
+    exact = sample_bound(denoiser, images[:6], draws=None).bound()
+    few = evaluate_bound(denoiser, images[:6], draws=10)
     error = few.diffusion.standard_error + exact.diffusion.standard_error
     assert few.diffusion.mean == pytest.approx(exact.diffusion.mean, abs=3 * error)
 
 
 @pytest.mark.parametrize("draws", [1, 7, 16, 180])
 def test_strata_cover_the_steps(denoiser: Denoiser, images: Pixels, draws: int) -> None:
-    samples = sample_bound(denoiser, images, final_step=20, draws=draws)
+    samples = sample_bound(denoiser, images[:3], final_step=20, draws=draws)
     costs = samples.steps()
     assert len(costs) == draws
     assert (costs[0].first_step, costs[-1].last_step) == (21, 200)
@@ -157,7 +157,7 @@ def test_strata_cover_the_steps(denoiser: Denoiser, images: Pixels, draws: int) 
 
 
 def test_hops_down_to_a_step(denoiser: Denoiser, images: Pixels) -> None:
-    samples = sample_bound(denoiser, images, draws=None)
+    samples = sample_bound(denoiser, images[:4], draws=None)
     hops = samples.hops_bpd(50)
     assert hops.mean() == pytest.approx(sum(cost.rate.mean for cost in samples.steps()[50:]))
     assert np.all(hops < samples.hops_bpd(0))
