@@ -273,9 +273,7 @@ class _Upsample(nn.Module):
         return output
 
 
-def _resampling(
-    config: UNetConfig, width: int, embedding: int, direction: Resampling
-) -> nn.Module:
+def _resampling(config: UNetConfig, width: int, embedding: int, direction: Resampling) -> nn.Module:
     """The layer between two resolutions."""
     if config.residual_resampling:
         return _ResidualBlock(config, width, width, embedding, direction)
