@@ -16,7 +16,7 @@ from diffcodec.model.learned_gamma import LearnedGamma
 from diffcodec.model.pixel_order import RANKS, pixel_ranks
 from diffcodec.units import nats_to_bits
 
-RECONSTRUCTION_COORDINATES = 512
+RECONSTRUCTION_COORDINATES = 64
 
 
 class Objective(Protocol):
