@@ -35,7 +35,9 @@ def shrunk(config: ModelConfig) -> ModelConfig:
         image_size=SIDE,
         channels=(16,) * len(unet.channels),
         blocks=1,
-        attention_resolutions=tuple(r * SIDE // unet.image_size for r in unet.attention_resolutions),
+        attention_resolutions=tuple(
+            r * SIDE // unet.image_size for r in unet.attention_resolutions
+        ),
         head_channels=None if unet.head_channels is None else 8,
         groups=8,
         # A network that is to remember has to see the same image twice.
