@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check bench figures
+.PHONY: demo test check bench figures train-default
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -21,6 +21,11 @@ bench: $(READY)
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.plot
+
+# The shipped model's whole recipe; interrupted, it goes on where it was.
+train-default: $(READY)
+	$(BIN)/diffcodec train --config default --out runs/default --resume --images 290000 \
+		--batch-size 32 --learning-rate 1.2e-3 --precision bfloat16 --seed 0
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,5 +1,6 @@
 """``diffcodec train``: images to a model's folder."""
 
+import dataclasses
 import re
 import signal
 import sys
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 STATE_NAME, LOG_NAME, MODEL_NAME = "state.pt", "log.jsonl", "model"
 CHECK_IMAGES = 256
 CURVE_IMAGES = 128
-WARMUP_IMAGES = 8_000
 REPORT_IMAGES = 3_200
 SPIKE_DEVIATIONS = 20.0
 SMOOTHING = 0.95
@@ -69,65 +69,64 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 @click.option(
     "--init",
     metavar="M",
-    help="Start from the weights of a packaged model or a model's folder, where they fit.",
+    help="Start a new run from the weights of a packaged model, or of a model's folder, where they "
+    "fit.",
 )
 @click.option(
     "--objective",
     metavar="NAME",
-    help="What is minimized: vlb, the bound in continuous time; vlb_discrete, in T steps; simple, "
-    "DDPM's L_simple; vlb_pixels, with the pixel model.  [default: vlb]",
+    help="What is minimized: vlb, the bound in continuous time; vlb_discrete, in T steps; "
+    "vlb_pixels, with the pixel model; simple, DDPM's L_simple; unweighted; hybrid.",
 )
 @click.option(
     "--optimizer",
     type=click.Choice(["adam", "muon"]),
-    help="Adam, or Muon for the weight matrices and Adam for the rest.  [default: adam]",
+    help="Adam, or Muon for the weight matrices and Adam for the rest.",
 )
 @click.option(
     "--images",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Images to train on, repeats counted; the learning rate falls to zero at the last.  "
-    "[default: 400000]",
+    help="Images to train on, repeats counted; the learning rate falls to zero at the last.",
 )
-@click.option(
-    "--batch-size", type=click.IntRange(min=1), metavar="N", help="Images a step.  [default: 32]"
-)
+@click.option("--batch-size", type=click.IntRange(min=1), metavar="N", help="Images a step.")
 @click.option(
     "--accumulate",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Parts of a batch whose gradients are added, to save memory.  [default: 1]",
+    help="Parts of a batch whose gradients are added, to save memory.",
 )
 @click.option(
     "--learning-rate",
     type=click.FloatRange(min=0, min_open=True),
     metavar="X",
-    help="After the warm-up.  [default: 0.001]",
+    help="After the warm-up.",
 )
 @click.option(
     "--warmup",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Images over which the learning rate rises.  [default: 8000, at most a tenth of --images]",
+    help="Images over which the learning rate rises.  [default: of the recipe, at most a tenth of "
+    "--images]",
 )
 @click.option(
     "--decay",
     type=click.FloatRange(0, 1, min_open=True),
     metavar="X",
-    help="Part of the run, at its end, over which the learning rate falls.  [default: 0.3]",
+    help="Part of the run, at its end, over which the learning rate falls.",
 )
 @click.option(
     "--ema",
     type=click.FloatRange(min=0, min_open=True),
     metavar="N",
-    help="Half-life of the weights' moving average, in images.  [default: 8000]",
+    help="Half-life of the weights' moving average, in images.",
 )
 @click.option("--max-time", type=Duration(), metavar="TIME", help="Stop after 45s, 9m or 1h30m.")
 @click.option(
     "--anneal-by",
     type=click.Choice(["images", "time"]),
     help="What the run's length is counted in. By time, --max-time is the length of the whole run "
-    "over all its sessions, and the learning rate falls to zero at its end.  [default: images]",
+    "over all its sessions, and the learning rate falls to zero at its end.",
 )
 @click.option(
     "--spike",
@@ -140,7 +139,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     "--max-rollbacks",
     type=click.IntRange(min=0),
     metavar="N",
-    help="Roll-backs in a row, after spikes or losses that are no numbers.  [default: 3]",
+    help="Roll-backs in a row, after spikes or losses that are no numbers.",
 )
 @click.option("--resume", is_flag=True, help=f"Continue the run in OUT/{STATE_NAME}, if any.")
 @click.option(
@@ -165,7 +164,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     "[default: auto]",
 )
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Processor threads.")
-@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="[default: 0]")
+@click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of all random choices.")
 @click.option("--plot", is_flag=True, help="Train nothing; draw the curves of LOG.")
 @click.option(
     "-o",
@@ -210,7 +209,8 @@ def command(
 ) -> int | None:
     """Train a model, or with --plot draw the curves of earlier runs.
 
-    The state is saved every two minutes, at the end, and on an interrupt; a resumed run keeps its
+    A new run starts from the recipe of its configuration; what is given here replaces it. The
+    state is saved every two minutes, at the end, and on an interrupt; a resumed run keeps its
     settings except for those given anew. At the end the averaged weights become a model folder
     that every command takes with --model. Under torchrun the processes share each batch.
     """
@@ -333,19 +333,21 @@ def _new(
     from diffcodec.model.catalog import find_model
     from diffcodec.model.checkpoint import load_checkpoint
     from diffcodec.model.configs import MODEL_CONFIGS
-    from diffcodec.training.trainer import Trainer, TrainingConfig
+    from diffcodec.training.recipes import RECIPES
+    from diffcodec.training.trainer import Trainer
     from diffcodec.training.warm_start import warm_start
 
     name = "default" if config is None else config
     _check_names(name, settings)
     source = None if init is None else load_checkpoint(find_model(init))
-    total = settings.get("total_images", TrainingConfig.total_images)
-    # A short run spends its first tenth warming up, not all of itself.
+    recipe = RECIPES[name]
+    total = settings.get("total_images", recipe.total_images)
     defaults = {
-        "warmup_images": min(WARMUP_IMAGES, total // 10),
+        # A short run spends its first tenth warming up, not all of itself.
+        "warmup_images": min(recipe.warmup_images, total // 10),
         "spike_deviations": SPIKE_DEVIATIONS,
     }
-    recipe = TrainingConfig(**{**defaults, **settings})
+    recipe = dataclasses.replace(recipe, **{**defaults, **settings})
     trainer = Trainer(MODEL_CONFIGS[name], recipe, images, workers.device, workers)
     if source is not None:
         notes = warm_start(trainer.denoiser, source.denoiser)
@@ -485,7 +487,7 @@ def _meter(
 
     config = trainer.config
     by_time = config.anneal_by == "time"
-    unit = "loss" if config.objective == "simple" else "bits/dim"
+    unit = "bits/dim" if config.objective.startswith("vlb") else "loss"
     begun, first = time.monotonic(), trainer.images_seen
     total = config.total_seconds if by_time else config.total_images
     mean: float | None = None

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from diffcodec.diffusion.schedule import Schedule
 
 Float64 = NDArray[np.float64]
+Steps = int | NDArray[np.integer]
 
 HALF_RANGE = 127.5
 
@@ -86,6 +87,52 @@ def hop_kl_nats(schedule: Schedule, s: int, t: int, squared_error: float) -> flo
     return float(0.5 * (schedule.snr[s] - schedule.snr[t]) * squared_error)
 
 
+def reverse_log_variance(
+    schedule: Schedule, s: Steps, t: Steps, interpolation: float | Float64
+) -> Float64:
+    """log Σ of p(z_s | z_t): v log β_t + (1 − v) log β̃_t (improved DDPM, 2102.09672, eq. 15).
+
+    β̃ is the posterior's variance (`q_posterior`), β = σ²_{t|s} the forward hop's (`q_forward`). So
+    v = 0 and v = 1 are the two fixed choices of DDPM (arXiv:2006.11239, §3.2).
+
+    Args:
+        s, t: steps, or integer arrays of them that broadcast with ``interpolation``.
+        interpolation: v, one number or one a coordinate.
+
+    Raises:
+        ValueError: unless 0 ≤ s < t ≤ T.
+    """
+    _check_order(schedule, s, t)
+    log_posterior = np.log(schedule.sigma_squared[s] * _one_minus_snr_ratio(schedule, s, t))
+    return np.asarray(log_posterior + interpolation * _log_variance_ratio(schedule, s, t))
+
+
+def reverse_kl_nats(
+    schedule: Schedule,
+    s: Steps,
+    t: Steps,
+    squared_error: Float64,
+    interpolation: float | Float64 = 0.0,
+) -> Float64:
+    """KL(q(z_s | z_t, x) ‖ p(z_s | z_t)) of each coordinate in nats, whatever p's variance.
+
+    ½ (e^{−u} − 1 + u + e^{−u} (SNR(s) − SNR(t)) (x − x̂_0)²) with u = log Σ/β̃: with v = 0 the sum
+    over all coordinates is `hop_kl_nats`.
+
+    Args:
+        s, t: steps, or integer arrays of them that broadcast with ``squared_error``.
+        squared_error: (x − x̂_0(z_t))² of each coordinate, signal scaled to [−1, 1].
+        interpolation: v of `reverse_log_variance`, one number or one a coordinate.
+
+    Returns:
+        float64 of the broadcast shape.
+    """
+    _check_order(schedule, s, t)
+    excess = interpolation * _log_variance_ratio(schedule, s, t)
+    gain = schedule.snr[s] - schedule.snr[t]
+    return np.asarray(0.5 * (np.expm1(-excess) + excess + np.exp(-excess) * gain * squared_error))
+
+
 def prior_kl_nats(schedule: Schedule, x: Float64) -> float:
     """L_T = KL(q(z_T | x) ‖ N(0, I)) in nats, summed over all dimensions of ``x``."""
     mean, variance = q_marginal(schedule, x, schedule.steps)
@@ -95,11 +142,16 @@ def prior_kl_nats(schedule: Schedule, x: Float64) -> float:
     return float(per_dimension.sum())
 
 
-def _one_minus_snr_ratio(schedule: Schedule, s: int, t: int) -> float:
+def _one_minus_snr_ratio(schedule: Schedule, s: Steps, t: Steps) -> Float64:
     """σ²_{t|s} / σ_t² = 1 − SNR(t)/SNR(s) (VDM, eq. 24, divided by σ_t²)."""
-    return float(1.0 - schedule.snr[t] / schedule.snr[s])
+    return np.asarray(1.0 - schedule.snr[t] / schedule.snr[s])
 
 
-def _check_order(schedule: Schedule, s: int, t: int) -> None:
-    if not 0 <= s < t <= schedule.steps:
+def _log_variance_ratio(schedule: Schedule, s: Steps, t: Steps) -> Float64:
+    """log β/β̃ = log σ_t²/σ_s²."""
+    return np.asarray(np.log(schedule.sigma_squared[t] / schedule.sigma_squared[s]))
+
+
+def _check_order(schedule: Schedule, s: Steps, t: Steps) -> None:
+    if not np.all(np.less_equal(0, s) & np.less(s, t) & np.less_equal(t, schedule.steps)):
         raise ValueError(f"a hop needs 0 <= s < t <= {schedule.steps}, got s={s}, t={t}")

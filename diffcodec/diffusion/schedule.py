@@ -1,8 +1,8 @@
 """Noise schedules: every one of them is a table γ_0 … γ_T of γ = −log SNR.
 
 Variance preserving throughout: α² = sigmoid(−γ), σ² = sigmoid(γ) (VDM, arXiv:2107.00630, §3.2).
-DDPM's linear β, improved DDPM's cosine and VDM's linear γ differ in the table alone; everything
-downstream sees nothing else.
+DDPM's linear β, improved DDPM's cosine and VDM's linear and learned γ differ in the table alone;
+everything downstream sees nothing else.
 """
 
 import math
@@ -24,7 +24,17 @@ Float64 = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScheduleConfig:
-    """Which table: ``kind`` is a key of `SCHEDULES`; γ's ends are for ``linear_gamma`` alone."""
+    """Which table.
+
+    Attributes:
+        kind: a key of `SCHEDULES`. ``learned`` is for training alone: the model holds a network
+            for γ(t), and what it has learned is frozen into a ``table``.
+        steps: T.
+        gamma_min, gamma_max: γ's ends: of ``linear_gamma``, and those that a ``learned`` γ begins
+            with. A ``table`` keeps the latter: the model's time input is scaled by them.
+        beta_min, beta_max: β_1 and β_T of ``linear_beta``.
+        table: γ_0 … γ_T of a ``table``; empty for every other kind.
+    """
 
     kind: str = "linear_gamma"
     steps: int = DEFAULT_STEPS
@@ -32,11 +42,18 @@ class ScheduleConfig:
     gamma_max: float = 5.0
     beta_min: float = 1e-4
     beta_max: float = 0.02
+    table: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.kind not in SCHEDULES:
             known = ", ".join(sorted(SCHEDULES))
             raise ValueError(f"unknown schedule {self.kind!r}, expected one of {known}")
+        expected = self.steps + 1 if self.kind == "table" else 0
+        if len(self.table) != expected:
+            raise ValueError(
+                f"a {self.kind} schedule of {self.steps} steps has {expected} values in its table, "
+                f"found {len(self.table)}"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,10 +136,18 @@ def cosine(config: ScheduleConfig) -> Float64:
     return _gamma_from_log_alpha_squared(np.cumsum(np.log1p(-beta)))
 
 
+def stored_table(config: ScheduleConfig) -> Float64:
+    """The table that the configuration holds, such as a learned γ's."""
+    return np.array(config.table, dtype=np.float64)
+
+
 SCHEDULES: Mapping[str, Callable[[ScheduleConfig], Float64]] = {
     "linear_gamma": linear_gamma,
     "linear_beta": linear_beta,
     "cosine": cosine,
+    # What it begins as: while it learns, the model has the table (`Denoiser.schedule`).
+    "learned": linear_gamma,
+    "table": stored_table,
 }
 
 
@@ -133,6 +158,18 @@ def make_schedule(config: ScheduleConfig) -> Schedule:
         ValueError: parameters that do not give an increasing γ.
     """
     return Schedule(SCHEDULES[config.kind](config))
+
+
+def time_ends(config: ScheduleConfig) -> tuple[float, float]:
+    """The two γ that are a network's first and last time; they stay while a learned γ moves.
+
+    Raises:
+        ValueError: parameters that do not give an increasing γ.
+    """
+    if config.kind in ("learned", "table"):
+        return config.gamma_min, config.gamma_max
+    gamma = make_schedule(config).gamma
+    return float(gamma[0]), float(gamma[-1])
 
 
 def _gamma_from_log_alpha_squared(log_alpha_squared: Float64) -> Float64:

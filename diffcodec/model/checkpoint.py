@@ -17,7 +17,7 @@ from torch import Tensor
 from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError
 from diffcodec.model.catalog import CONFIG_NAME
-from diffcodec.model.denoiser import Denoiser, ModelConfig, Parameterization
+from diffcodec.model.denoiser import Denoiser, ModelConfig, Parameterization, Variance
 from diffcodec.model.unet import UNetConfig
 
 WEIGHTS_NAME = "model.safetensors"
@@ -71,13 +71,15 @@ def save_checkpoint(
 ) -> bytes:
     """Write both files into ``folder``, weights rounded to ``dtype``; returns the digest.
 
-    Both are written in full under temporary names and then renamed, the weights first: whatever
-    interrupts that, the folder holds whole files, and a pair that does not belong together is
-    told by its digest.
+    A learned γ is written as the table that it has become (`Denoiser.frozen`). Both files are
+    written in full under temporary names and then renamed, the weights first: whatever interrupts
+    that, the folder holds whole files, and a pair that does not belong together is told by its
+    digest.
 
     Raises:
         OSError: a file cannot be written; what the folder held before is still there.
     """
+    denoiser = denoiser.frozen()
     tensors = {
         name: tensor.detach().to("cpu", dtype).clone(memory_format=torch.contiguous_format)
         for name, tensor in denoiser.state_dict().items()
@@ -145,17 +147,19 @@ def model_config_from_dict(fields: Mapping[str, Any]) -> ModelConfig:
     Raises:
         TypeError, ValueError, KeyError: fields unknown, missing or out of range.
     """
-    unet: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value
-        for key, value in fields["unet"].items()
-    }
     return ModelConfig(
         name=fields["name"],
         parameterization=Parameterization(fields["parameterization"]),
-        schedule=ScheduleConfig(**fields["schedule"]),
-        unet=UNetConfig(**unet),
+        schedule=ScheduleConfig(**_with_tuples(fields["schedule"])),
+        unet=UNetConfig(**_with_tuples(fields["unet"])),
         pixel_model=fields.get("pixel_model", False),
+        variance=Variance(fields.get("variance", Variance.POSTERIOR)),
     )
+
+
+def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON knows lists alone where configurations hold tuples."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
 
 
 def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:

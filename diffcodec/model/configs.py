@@ -1,9 +1,9 @@
-"""Named configurations: model and recipe each have one word."""
+"""Named configurations; each one's recipe is in `diffcodec.training.recipes`."""
 
 from collections.abc import Mapping
 
 from diffcodec.diffusion.schedule import ScheduleConfig
-from diffcodec.model.denoiser import ModelConfig, Parameterization
+from diffcodec.model.denoiser import ModelConfig, Parameterization, Variance
 from diffcodec.model.unet import UNetConfig
 
 MODEL_CONFIGS: Mapping[str, ModelConfig] = {
@@ -35,6 +35,40 @@ MODEL_CONFIGS: Mapping[str, ModelConfig] = {
                 attention_resolutions=(16,),
                 groups=32,
                 dropout=0.1,
+            ),
+        ),
+        # ADM (arXiv:2105.05233, §3) at the size of improved DDPM's CIFAR-10 model (2102.09672,
+        # appendix A), on the codec's 1000 steps. ADM leaves 1/√2 rescaling out: it made things
+        # worse (its Table 1).
+        ModelConfig(
+            name="adm",
+            parameterization=Parameterization.EPS,
+            schedule=ScheduleConfig(kind="cosine"),
+            unet=UNetConfig(
+                channels=(128, 256, 256, 256),
+                blocks=3,
+                attention_resolutions=(32, 16, 8),
+                groups=32,
+                dropout=0.3,
+                adaptive_norm=True,
+                head_channels=64,
+                residual_resampling=True,
+            ),
+            variance=Variance.LEARNED,
+        ),
+        # VDM's CIFAR-10 model without data augmentation (arXiv:2107.00630, appendices B and C):
+        # one resolution, 32 blocks deep, attention in the middle alone.
+        ModelConfig(
+            name="vdm",
+            parameterization=Parameterization.EPS,
+            schedule=ScheduleConfig(kind="learned", gamma_min=-13.3, gamma_max=5.0),
+            unet=UNetConfig(
+                channels=(128,),
+                blocks=32,
+                attention_resolutions=(),
+                groups=32,
+                dropout=0.1,
+                fourier_exponents=(7, 8),
             ),
         ),
         # Small enough for tests, large enough to learn something.

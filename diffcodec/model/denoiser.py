@@ -1,17 +1,18 @@
 """The network as a denoiser: four scalings around it turn its output into x̂_0.
 
 x̂_0 = c_skip · z + c_out · F(c_in · z, c_noise), EDM's form (arXiv:2206.00364, eq. 7), of which ε-,
-x̂_0- and v-prediction are three choices of c_skip and c_out.
+x̂_0-, v- and μ̃-prediction are four choices of c_skip and c_out.
 """
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
 
-from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
+from diffcodec.diffusion.schedule import Schedule, ScheduleConfig, make_schedule, time_ends
+from diffcodec.model.learned_gamma import LearnedGamma
 from diffcodec.model.unet import UNet, UNetConfig
 
 TIME_SCALE = 1000.0
@@ -25,6 +26,19 @@ class Parameterization(StrEnum):
     EPS = "eps"
     X = "x"
     V = "v"
+    MU = "mu"
+    """The mean of the posterior one step of the grid below, DDPM's μ̃ (its Table 2)."""
+
+
+class Variance(StrEnum):
+    """Σ of the model's p(z_s | z_t)."""
+
+    POSTERIOR = "posterior"
+    """β̃_t, the variance of q(z_s | z_t, x)."""
+    FORWARD = "forward"
+    """β_t, the variance of q(z_t | z_s)."""
+    LEARNED = "learned"
+    """Between the two, told by the network for every coordinate (arXiv:2102.09672, eq. 15)."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +52,7 @@ class ModelConfig:
         unet: shape of the network.
         pixel_model: the network also tells how x lies around x̂_0 (`PixelPosterior`) and takes a
             mask of pixels that are already known.
+        variance: Σ of the reverse process.
     """
 
     name: str = "default"
@@ -45,6 +60,27 @@ class ModelConfig:
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     unet: UNetConfig = field(default_factory=UNetConfig)
     pixel_model: bool = False
+    variance: Variance = Variance.POSTERIOR
+
+    def __post_init__(self) -> None:
+        if self.pixel_model and self.variance is Variance.LEARNED:
+            raise ValueError("a network tells the spread of pixels or the variance of hops")
+        if self.parameterization is Parameterization.MU and self.schedule.kind == "learned":
+            raise ValueError("μ̃ belongs to a step of a grid: a learned schedule has none yet")
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says about x and about a hop from z_t, whatever its end s.
+
+    Attributes:
+        x_hat: x̂_0(z_t), float32 [B, C, S, S].
+        interpolation: v of log Σ = v log β + (1 − v) log β̃: float32 [B, C, S, S] where it is
+            learned, else 0 or 1 (`diffcodec.diffusion.process.reverse_log_variance`).
+    """
+
+    x_hat: Tensor
+    interpolation: Tensor | float
 
 
 @dataclass(frozen=True)
@@ -86,7 +122,13 @@ class PixelPosterior:
 
 
 class Denoiser(nn.Module):
-    """z_t float32 [B, C, S, S] and γ_t float32 [B] to x̂_0 of the shape of z_t."""
+    """z_t float32 [B, C, S, S] and γ_t float32 [B] to x̂_0 of the shape of z_t.
+
+    Attributes:
+        learned_gamma: γ(t) of a ``learned`` schedule, None of a fixed one.
+    """
+
+    _ladder: Tensor
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -95,16 +137,58 @@ class Denoiser(nn.Module):
         if config.pixel_model:
             outputs = 2 * channels + channels * (channels - 1) // 2
             self.network = UNet(config.unet, conditions=1, outputs=outputs)
+        elif config.variance is Variance.LEARNED:
+            self.network = UNet(config.unet, outputs=2 * channels)
         else:
             self.network = UNet(config.unet)
-        gamma = make_schedule(config.schedule).gamma
-        self._gamma_min, self._gamma_max = float(gamma[0]), float(gamma[-1])
+        self._gamma_min, self._gamma_max = time_ends(config.schedule)
+        self._fixed_schedule = make_schedule(config.schedule)
+        self.learned_gamma: LearnedGamma | None = None
+        if config.schedule.kind == "learned":
+            self.learned_gamma = LearnedGamma(self._gamma_min, self._gamma_max)
+        if config.parameterization is Parameterization.MU:
+            # One step longer at the data's end, so that its last level has one below it, too.
+            gamma = self._fixed_schedule.gamma
+            ladder = torch.as_tensor([2 * gamma[0] - gamma[1], *gamma], dtype=torch.float64)
+            self.register_buffer("_ladder", ladder, persistent=False)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The table of γ: the configuration's, or what has been learned so far."""
+        if self.learned_gamma is None:
+            return self._fixed_schedule
+        steps = self.config.schedule.steps
+        device = self.learned_gamma.ends.device
+        with torch.no_grad():
+            time = torch.arange(steps + 1, dtype=torch.float64, device=device) / steps
+            return Schedule(self.learned_gamma(time).gamma.cpu().numpy())
+
+    def frozen(self) -> "Denoiser":
+        """This denoiser with its learned γ frozen into a table; itself if nothing is learned."""
+        if self.learned_gamma is None:
+            return self
+        table = tuple(float(gamma) for gamma in self.schedule.gamma)
+        schedule = replace(self.config.schedule, kind="table", table=table)
+        twin = Denoiser(replace(self.config, schedule=schedule))
+        twin.network.load_state_dict(self.network.state_dict())
+        return twin.to(self.learned_gamma.ends.device).train(self.training)
 
     def forward(self, z: Tensor, gamma: Tensor) -> Tensor:
         """x̂_0(z_t) in [−1, 1] nominally, not clipped."""
+        return self.predict(z, gamma).x_hat
+
+    def predict(self, z: Tensor, gamma: Tensor) -> Prediction:
+        """x̂_0(z_t), not clipped, and the variance of the hops from z_t."""
         if self.config.pixel_model:
-            return self.posterior(z, gamma).mean
-        return self._mean(z, gamma, self.network(z, self._time(gamma)).float())
+            x_hat = self.posterior(z, gamma).mean
+        else:
+            output = self.network(z, self._time(gamma)).float()
+            if self.config.variance is Variance.LEARNED:
+                output, spread = output.chunk(2, dim=1)
+                # A network that begins as zero begins halfway between the two variances.
+                return Prediction(self._mean(z, gamma, output), 0.5 * (1.0 + spread))
+            x_hat = self._mean(z, gamma, output)
+        return Prediction(x_hat, 1.0 if self.config.variance is Variance.FORWARD else 0.0)
 
     def posterior(self, z: Tensor, gamma: Tensor, known: Tensor | None = None) -> PixelPosterior:
         """p(x | z_t, known pixels), of a model that has a pixel model.
@@ -133,6 +217,25 @@ class Denoiser(nn.Module):
                 return alpha * z - sigma * output
             case Parameterization.X:
                 return output
+            case Parameterization.MU:
+                z_weight, x_weight = (w[:, None, None, None] for w in self.posterior_weights(gamma))
+                return (output - z_weight * z) / x_weight
+
+    def posterior_weights(self, gamma: Tensor) -> tuple[Tensor, Tensor]:
+        """What μ̃ one step of the grid below γ [B] is made of: the weights of z_t and of x.
+
+        The grid is continued by one step of the size of its last one; levels between its own are
+        interpolated. For a model that predicts μ̃.
+        """
+        ladder = self._ladder
+        level = gamma.double()
+        upper = torch.searchsorted(ladder[1:], level).clamp(1, len(ladder) - 2)
+        fraction = (level - ladder[upper]) / (ladder[upper + 1] - ladder[upper])
+        below = ladder[upper - 1] + fraction * (ladder[upper] - ladder[upper - 1])
+        alpha_t, alpha_s = torch.sigmoid(-level).sqrt(), torch.sigmoid(-below).sqrt()
+        snr_ratio = torch.exp(below - level)
+        z_weight, x_weight = snr_ratio * alpha_s / alpha_t, -alpha_s * torch.expm1(below - level)
+        return z_weight.float(), x_weight.float()
 
     def _time(self, gamma: Tensor) -> Tensor:
         """c_noise: γ mapped linearly so that the schedule's ends are 0 and 1000.

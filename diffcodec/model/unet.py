@@ -1,13 +1,20 @@
-"""DDPM's U-Net (arXiv:2006.11239, appendix B): the network, which knows no noise convention."""
+"""DDPM's U-Net (arXiv:2006.11239, appendix B): the network, which knows no noise convention.
+
+ADM's changes to it (arXiv:2105.05233, §3) and VDM's Fourier features are fields of its
+configuration.
+"""
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 MAX_PERIOD = 10_000.0
+
+Resampling = Literal["down", "up"]
 
 
 @dataclass(frozen=True)
@@ -20,11 +27,17 @@ class UNetConfig:
         channels: feature channels at each resolution, from ``image_size`` down by halves.
         blocks: residual blocks at each resolution on the way down (one more on the way up).
         attention_resolutions: resolutions whose blocks are followed by self-attention.
-        heads: attention heads.
+        heads: attention heads, the same number at every resolution.
+        head_channels: channels of an attention head, which then decide how many there are (ADM
+            has 64), instead of ``heads``.
         groups: groups of every group norm; must divide all channel counts.
         dropout: dropout probability inside residual blocks.
         adaptive_norm: the time embedding scales and shifts the second norm (ADM's AdaGN,
             arXiv:2105.05233) instead of being added before it.
+        residual_resampling: half and twice the resolution inside residual blocks (BigGAN,
+            arXiv:1809.11096, appendix B) instead of by strided and plain convolutions.
+        residual_rescaling: every sum of a branch and its shortcut is scaled by 1/√2 (Song et al.,
+            arXiv:2011.13456, appendix H), which keeps the variance of sums of equals.
         fourier_exponents: sin and cos of 2ⁿ π z are appended to the input for each n
             (VDM, arXiv:2107.00630, appendix C).
     """
@@ -38,6 +51,9 @@ class UNetConfig:
     groups: int = 16
     dropout: float = 0.0
     adaptive_norm: bool = False
+    head_channels: int | None = None
+    residual_resampling: bool = False
+    residual_rescaling: bool = False
     fourier_exponents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -49,6 +65,23 @@ class UNetConfig:
                 f"channels {self.channels} must be multiples of {self.groups} groups "
                 f"and of {self.heads} heads"
             )
+        if self.head_channels is not None:
+            if self.heads != 1:
+                raise ValueError("heads and head_channels exclude each other")
+            # The middle block attends at the last width whatever the resolutions.
+            attending = [self.channels[-1]] + [
+                width
+                for level, width in enumerate(self.channels)
+                if self.image_size >> level in self.attention_resolutions
+            ]
+            if self.head_channels < 1 or any(width % self.head_channels for width in attending):
+                raise ValueError(
+                    f"channels {attending} must be multiples of {self.head_channels} a head"
+                )
+
+    def heads_of(self, width: int) -> int:
+        """Attention heads of a layer of ``width`` channels."""
+        return self.heads if self.head_channels is None else width // self.head_channels
 
 
 class UNet(nn.Module):
@@ -80,7 +113,7 @@ class UNet(nn.Module):
                 width = out
                 skips.append(width)
             if level + 1 < len(config.channels):
-                down.append(_Downsample(width))
+                down.append(_resampling(config, width, embedding, "down"))
                 skips.append(width)
         self.down = nn.ModuleList(down)
 
@@ -99,7 +132,7 @@ class UNet(nn.Module):
                 up.append(_Stage(config, width + skips.pop(), out, embedding, resolution))
                 width = out
             if level:
-                up.append(_Upsample(width))
+                up.append(_resampling(config, width, embedding, "up"))
         self.up = nn.ModuleList(up)
         self.norm = nn.GroupNorm(config.groups, width)
         self.tail = _zeroed(nn.Conv2d(width, outputs or config.image_channels, 3, padding=1))
@@ -130,11 +163,24 @@ class UNet(nn.Module):
 
 
 class _ResidualBlock(nn.Module):
-    """Norm, SiLU, convolution, twice; the time embedding enters between."""
+    """Norm, SiLU, convolution, twice; the time embedding enters between.
 
-    def __init__(self, config: UNetConfig, width: int, out: int, embedding: int) -> None:
+    A block that resamples does so before its first convolution, and its shortcut likewise: by the
+    mean of 2 × 2 positions, or by nearest neighbours.
+    """
+
+    def __init__(
+        self,
+        config: UNetConfig,
+        width: int,
+        out: int,
+        embedding: int,
+        resample: Resampling | None = None,
+    ) -> None:
         super().__init__()
         self.adaptive = config.adaptive_norm
+        self.scale = _branch_scale(config)
+        self.resample = resample
         self.norm_in = nn.GroupNorm(config.groups, width)
         self.convolution_in = nn.Conv2d(width, out, 3, padding=1)
         self.embed = nn.Linear(embedding, 2 * out if self.adaptive else out)
@@ -144,7 +190,7 @@ class _ResidualBlock(nn.Module):
         self.shortcut = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
-        inner = self.convolution_in(functional.silu(self.norm_in(hidden)))
+        inner = self.convolution_in(self._resampled(functional.silu(self.norm_in(hidden))))
         embedded = self.embed(embedding)[:, :, None, None]
         if self.adaptive:
             scale, shift = embedded.chunk(2, dim=1)
@@ -152,8 +198,17 @@ class _ResidualBlock(nn.Module):
         else:
             inner = self.norm_out(inner + embedded)
         inner = self.convolution_out(self.dropout(functional.silu(inner)))
-        output: Tensor = self.shortcut(hidden) + inner
-        return output
+        output: Tensor = self.shortcut(self._resampled(hidden)) + inner
+        return output if self.scale is None else output * self.scale
+
+    def _resampled(self, hidden: Tensor) -> Tensor:
+        match self.resample:
+            case "down":
+                return functional.avg_pool2d(hidden, 2)
+            case "up":
+                return functional.interpolate(hidden, scale_factor=2.0)
+            case None:
+                return hidden
 
 
 class _Attention(nn.Module):
@@ -161,7 +216,8 @@ class _Attention(nn.Module):
 
     def __init__(self, config: UNetConfig, width: int) -> None:
         super().__init__()
-        self.heads = config.heads
+        self.heads = config.heads_of(width)
+        self.scale = _branch_scale(config)
         self.norm = nn.GroupNorm(config.groups, width)
         self.projection_in = nn.Conv2d(width, 3 * width, 1)
         self.projection_out = _zeroed(nn.Conv2d(width, width, 1))
@@ -174,7 +230,7 @@ class _Attention(nn.Module):
         mixed = functional.scaled_dot_product_attention(query, key, value)
         mixed = mixed.permute(0, 1, 3, 2).reshape(batch, width, height, breadth)
         output: Tensor = hidden + self.projection_out(mixed)
-        return output
+        return output if self.scale is None else output * self.scale
 
 
 class _Stage(nn.Module):
@@ -215,6 +271,18 @@ class _Upsample(nn.Module):
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         output: Tensor = self.convolution(functional.interpolate(hidden, scale_factor=2.0))
         return output
+
+
+def _resampling(config: UNetConfig, width: int, embedding: int, direction: Resampling) -> nn.Module:
+    """The layer between two resolutions."""
+    if config.residual_resampling:
+        return _ResidualBlock(config, width, width, embedding, direction)
+    return _Downsample(width) if direction == "down" else _Upsample(width)
+
+
+def _branch_scale(config: UNetConfig) -> float | None:
+    """The factor of every sum of a branch and its shortcut; None where there is none."""
+    return math.sqrt(0.5) if config.residual_rescaling else None
 
 
 def _zeroed(module: nn.Conv2d) -> nn.Conv2d:

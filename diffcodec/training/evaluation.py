@@ -10,8 +10,13 @@ import torch
 from numpy.typing import NDArray
 
 from diffcodec.diffusion.likelihood import fitted_scale, level_nats
-from diffcodec.diffusion.process import HALF_RANGE, levels_to_signal, prior_kl_nats
-from diffcodec.diffusion.schedule import Schedule, make_schedule
+from diffcodec.diffusion.process import (
+    HALF_RANGE,
+    levels_to_signal,
+    prior_kl_nats,
+    reverse_kl_nats,
+)
+from diffcodec.diffusion.schedule import Schedule
 from diffcodec.model.checkpoint import ErrorCurve
 from diffcodec.model.denoiser import Denoiser, PixelPosterior, alpha_sigma
 from diffcodec.model.pixel_order import group_starts, pixel_ranks
@@ -229,12 +234,10 @@ def sample_bound(
         draws: None for every t exactly once, so that z_t alone is random.
         progress: called with the number of images done since the last call.
     """
-    schedule = make_schedule(denoiser.config.schedule)
+    schedule = denoiser.schedule
     device = next(denoiser.parameters()).device
     generator = torch.Generator(device=device).manual_seed(seed)
     hops = schedule.steps - final_step
-    # Hop t → t − 1 costs ½ (SNR(t − 1) − SNR(t)) ‖x − x̂_0(z_t)‖².
-    hop_rate = 0.5 * (schedule.snr[:-1] - schedule.snr[1:])
     shape = (hops if draws is None else draws, len(images))
     steps, errors, nats = np.empty(shape, np.int64), np.empty(shape), np.empty(shape)
     prior, reconstruction = [], []
@@ -250,12 +253,15 @@ def sample_bound(
                 offsets = torch.rand(len(batch), generator=generator, device=device).cpu().numpy()
                 step = final_step + 1 + np.floor((draw + offsets) / draws * hops).astype(np.int64)
                 step = np.minimum(step, schedule.steps)
-            estimate = _estimate(denoiser, schedule, signal, step, generator)
-            squared_error = ((signal - estimate) ** 2).sum(axis=(1, 2, 3))
-            steps[draw, place], errors[draw, place] = step, squared_error
-            nats[draw, place] = hop_rate[step - 1] * squared_error
+            estimate, interpolation = _predict(denoiser, schedule, signal, step, generator)
+            squared_error, t = (signal - estimate) ** 2, step[:, None, None, None]
+            kl_nats = reverse_kl_nats(schedule, t - 1, t, squared_error, interpolation)
+            steps[draw, place] = step
+            errors[draw, place] = squared_error.sum(axis=(1, 2, 3))
+            nats[draw, place] = kl_nats.sum(axis=(1, 2, 3))
         final = np.full(len(batch), final_step)
-        mean = (_estimate(denoiser, schedule, signal, final, generator) + 1.0) * HALF_RANGE
+        estimate, _ = _predict(denoiser, schedule, signal, final, generator)
+        mean = (estimate + 1.0) * HALF_RANGE
         reconstruction += [
             float(level_nats(levels, center, fitted_scale(levels, center)).sum())
             for levels, center in zip(batch, mean, strict=True)
@@ -408,7 +414,7 @@ def measure_error_curve(
     seed: int = 0,
 ) -> ErrorCurve:
     """E‖x − x̂_0(z_γ)‖² / dimensions at ``points`` levels of γ, evenly spaced in t."""
-    schedule = make_schedule(denoiser.config.schedule)
+    schedule = denoiser.schedule
     device = next(denoiser.parameters()).device
     generator = torch.Generator(device=device).manual_seed(seed)
     steps = np.unique(np.rint(np.linspace(0, schedule.steps, points)).astype(np.int64))
@@ -419,26 +425,32 @@ def measure_error_curve(
         for start in range(0, len(signal), batch_size):
             x = signal[start : start + batch_size]
             at = np.full(len(x), step)
-            total += float(((x - _estimate(denoiser, schedule, x, at, generator)) ** 2).sum())
+            estimate, _ = _predict(denoiser, schedule, x, at, generator)
+            total += float(((x - estimate) ** 2).sum())
         errors.append(total / signal.size)
     return ErrorCurve(tuple(float(g) for g in schedule.gamma[steps]), tuple(errors))
 
 
 @torch.no_grad()
-def _estimate(
+def _predict(
     denoiser: Denoiser,
     schedule: Schedule,
     signal: Float64,
     step: NDArray[np.int64],
     generator: torch.Generator,
-) -> Float64:
-    """x̂_0(z_t) clipped to [−1, 1], z_t ~ q(z_t | x); float64 [B, H, W, C] in and out."""
+) -> tuple[Float64, float | Float64]:
+    """x̂_0(z_t) clipped to [−1, 1] and Σ's interpolation v, z_t ~ q(z_t | x); [B, H, W, C]."""
     device = generator.device
     x = torch.as_tensor(signal.transpose(0, 3, 1, 2), dtype=torch.float32, device=device)
     gamma = torch.as_tensor(schedule.gamma[step], dtype=torch.float32, device=device)
     z, _ = draw_latent(x, gamma, generator)
     z = z.contiguous(memory_format=torch.channels_last)
-    return _channels_last(denoiser(z, gamma).clamp(-1.0, 1.0))
+    prediction = denoiser.predict(z, gamma)
+    interpolation = prediction.interpolation
+    return (
+        _channels_last(prediction.x_hat.clamp(-1.0, 1.0)),
+        interpolation if isinstance(interpolation, float) else _channels_last(interpolation),
+    )
 
 
 @torch.no_grad()

@@ -6,12 +6,17 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
+from diffcodec.diffusion.likelihood import LEVELS
 from diffcodec.diffusion.process import HALF_RANGE
 from diffcodec.diffusion.schedule import Schedule
-from diffcodec.model.denoiser import Denoiser, alpha_sigma
+from diffcodec.model.denoiser import Denoiser, Parameterization, alpha_sigma
+from diffcodec.model.learned_gamma import LearnedGamma
 from diffcodec.model.pixel_order import RANKS, pixel_ranks
 from diffcodec.units import nats_to_bits
+
+RECONSTRUCTION_COORDINATES = 64
 
 
 class Objective(Protocol):
@@ -25,23 +30,43 @@ class ContinuousVlb:
 
     ½ E_t[γ'(t) ‖ε − ε̂‖²] with t uniform and γ interpolated linearly in the schedule's table; the
     prior and reconstruction terms do not depend on the weights and are left to the evaluation.
+
+    A learned γ takes the table's place. L_∞ depends on its ends alone, so they get the gradient of
+    the whole bound, prior and reconstruction included; its shape in between gets that of the mean
+    squared diffusion loss, and so of the estimate's variance (VDM, appendix I.2).
     """
 
     def __init__(self, schedule: Schedule) -> None:
         self._gamma = torch.as_tensor(schedule.gamma, dtype=torch.float64)
 
     def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
-        position = low_discrepancy_times(len(x), generator, x.device) * (len(self._gamma) - 1)
-        table = self._gamma.to(x.device)
-        lower = position.floor().long().clamp_(0, len(table) - 2)
-        slope = table[lower + 1] - table[lower]
-        gamma = (table[lower] + slope * (position - lower)).float()
-        rate = 0.5 * slope * (len(table) - 1)
-        return _bits_per_dimension(rate.float() * _eps_error(denoiser, x, gamma, generator), x)
+        time = low_discrepancy_times(len(x), generator, x.device)
+        if denoiser.learned_gamma is None:
+            position = time * (len(self._gamma) - 1)
+            table = self._gamma.to(x.device)
+            lower = position.floor().long().clamp_(0, len(table) - 2)
+            slope = table[lower + 1] - table[lower]
+            gamma = (table[lower] + slope * (position - lower)).float()
+            rate = 0.5 * slope * (len(table) - 1)
+            return _bits_per_dimension(rate.float() * _eps_error(denoiser, x, gamma, generator), x)
+        at = denoiser.learned_gamma(time)
+        error = _eps_error(denoiser, x, at.gamma.float(), generator)
+        diffusion = _bits_per_dimension(0.5 * at.slope.float() * error, x)
+        if at.shape.requires_grad:
+            # d(loss²) = 2 loss · d(loss): the one backward pass serves both, scaled by image.
+            twice = 2.0 * diffusion.detach().double()
+            at.shape.register_hook(lambda gradient: twice * gradient)
+            at.shape_slope.register_hook(lambda gradient: twice * gradient)
+        return diffusion + _ends_bits(denoiser.learned_gamma, x, generator)
 
 
 class DiscreteVlb:
-    """L_1..T of the T-step bound (VDM, eq. 14), one hop t → t − 1 drawn per image, in bits/dim."""
+    """L_1..T of the T-step bound (VDM, eq. 14), one hop t → t − 1 drawn per image, in bits/dim.
+
+    Where Σ is not the posterior's, a hop's KL is that of unequal variances: L_vlb of improved DDPM
+    (arXiv:2102.09672, eq. 4). A learned γ has the gradient of the whole bound, prior and
+    reconstruction included.
+    """
 
     def __init__(self, schedule: Schedule) -> None:
         self._gamma = torch.as_tensor(schedule.gamma, dtype=torch.float64)
@@ -50,11 +75,15 @@ class DiscreteVlb:
         steps = len(self._gamma) - 1
         time = low_discrepancy_times(len(x), generator, x.device)
         step = (time * steps).long().clamp_(0, steps - 1) + 1
-        table = self._gamma.to(x.device)
-        # SNR(s) − SNR(t) = SNR(t) · expm1(γ_t − γ_s); SNR(t) turns x's error into ε's.
-        rate = 0.5 * steps * torch.expm1(table[step] - table[step - 1])
-        error = _eps_error(denoiser, x, table[step].float(), generator)
-        return _bits_per_dimension(rate.float() * error, x)
+        if denoiser.learned_gamma is None:
+            table = self._gamma.to(x.device)
+            hop = _Hop(denoiser, x, table[step - 1], table[step], generator)
+            return steps * _bits_per_dimension(hop.kl_nats(), x)
+        gamma = denoiser.learned_gamma(torch.cat([step - 1, step]) / steps).gamma
+        gamma_s, gamma_t = gamma.chunk(2)
+        hop = _Hop(denoiser, x, gamma_s, gamma_t, generator)
+        ends = _ends_bits(denoiser.learned_gamma, x, generator)
+        return steps * _bits_per_dimension(hop.kl_nats(), x) + ends
 
 
 class Simple:
@@ -68,6 +97,55 @@ class Simple:
         time = low_discrepancy_times(len(x), generator, x.device)
         step = (time * len(table)).long().clamp_(0, len(table) - 1)
         return _eps_error(denoiser, x, table[step], generator) / x[0].numel()
+
+
+class Unweighted:
+    """Squared error of what the network predicts at a uniform step, per dimension.
+
+    The plain regressions of DDPM's Table 2: ‖μ̃ − μ̃_θ‖² where the model predicts μ̃, L_simple where
+    it predicts ε; likewise for x̂_0 and v.
+    """
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._gamma = torch.as_tensor(schedule.gamma[1:], dtype=torch.float32)
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+        table = self._gamma.to(x.device)
+        time = low_discrepancy_times(len(x), generator, x.device)
+        gamma = table[(time * len(table)).long().clamp_(0, len(table) - 1)]
+        # ε̂'s error times what an error of the output adds to ε̂.
+        error = _eps_error(denoiser, x, gamma, generator) / x[0].numel()
+        match denoiser.config.parameterization:
+            case Parameterization.EPS:
+                return error
+            case Parameterization.X:
+                return torch.exp(gamma) * error
+            case Parameterization.V:
+                return (1.0 + torch.exp(gamma)) * error
+            case Parameterization.MU:
+                _, x_weight = denoiser.posterior_weights(gamma)
+                return x_weight.square() * torch.exp(gamma) * error
+
+
+class Hybrid:
+    """L_hybrid = L_simple + 0.001 L_vlb (improved DDPM, arXiv:2102.09672, eq. 16).
+
+    L_vlb, in bits/dim, trains a learned Σ alone: the mean in it is cut from the graph.
+    """
+
+    VLB_WEIGHT = 0.001
+
+    def __init__(self, schedule: Schedule) -> None:
+        self._gamma = torch.as_tensor(schedule.gamma, dtype=torch.float64)
+
+    def __call__(self, denoiser: Denoiser, x: Tensor, generator: torch.Generator) -> Tensor:
+        steps = len(self._gamma) - 1
+        time = low_discrepancy_times(len(x), generator, x.device)
+        step = (time * steps).long().clamp_(0, steps - 1) + 1
+        table = self._gamma.to(x.device)
+        hop = _Hop(denoiser, x, table[step - 1], table[step], generator)
+        vlb = steps * _bits_per_dimension(hop.kl_nats(train_mean=False), x)
+        return hop.eps_error.mean(dim=(1, 2, 3)) + self.VLB_WEIGHT * vlb
 
 
 class PixelVlb:
@@ -121,6 +199,8 @@ OBJECTIVES: Mapping[str, Callable[[Schedule], Objective]] = {
     "vlb": ContinuousVlb,
     "vlb_discrete": DiscreteVlb,
     "simple": Simple,
+    "unweighted": Unweighted,
+    "hybrid": Hybrid,
     "vlb_pixels": PixelVlb,
 }
 
@@ -139,6 +219,69 @@ def draw_latent(x: Tensor, gamma: Tensor, generator: torch.Generator) -> tuple[T
     alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(gamma))
     eps = torch.randn(x.shape, generator=generator, device=generator.device).to(x.device)
     return alpha * x + sigma * eps, eps
+
+
+class _Hop:
+    """One hop z_t → z_s of every image, γ_s < γ_t float64 [B]: a prediction, and what it costs."""
+
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        x: Tensor,
+        gamma_s: Tensor,
+        gamma_t: Tensor,
+        generator: torch.Generator,
+    ) -> None:
+        self._gamma_s, self._gamma_t = gamma_s, gamma_t
+        gamma = gamma_t.float()
+        z, _ = draw_latent(x, gamma, generator)
+        prediction = denoiser.predict(z, gamma)
+        self._interpolation = prediction.interpolation
+        squared_error = (prediction.x_hat - x).float().square()
+        self.eps_error = torch.exp(-gamma)[:, None, None, None] * squared_error
+
+    def kl_nats(self, train_mean: bool = True) -> Tensor:
+        """KL(q ‖ p) float32 [B], as `diffcodec.diffusion.process.reverse_kl_nats` has it."""
+        # SNR(s) − SNR(t) = SNR(t) · expm1(γ_t − γ_s); SNR(t) turns x's error into ε's.
+        gain = torch.expm1(self._gamma_t - self._gamma_s).float()[:, None, None, None]
+        error = gain * (self.eps_error if train_mean else self.eps_error.detach())
+        ratio = functional.logsigmoid(self._gamma_t) - functional.logsigmoid(self._gamma_s)
+        excess = self._interpolation * ratio.float()[:, None, None, None]
+        nats = torch.expm1(-excess) + excess + torch.exp(-excess) * error
+        return 0.5 * nats.sum(dim=(1, 2, 3))
+
+
+def _ends_bits(learned: LearnedGamma, x: Tensor, generator: torch.Generator) -> Tensor:
+    """Prior and reconstruction loss of VDM's bound at a learned γ's ends, bits/dim [B]."""
+    gamma_min, gamma_max = learned.ends.double()
+    nats = latent_nats(x, gamma_min, generator) + prior_nats(x, gamma_max)
+    return _bits_per_dimension(nats.float(), x)
+
+
+def prior_nats(x: Tensor, gamma: Tensor) -> Tensor:
+    """KL(q(z_1 | x) ‖ N(0, I)) in nats at γ_1 = ``gamma``, a number; float64 [B]."""
+    # log σ² = logsigmoid(γ) keeps the digits of a variance near one.
+    excess = torch.sigmoid(-gamma) * (x.double().square() - 1.0) - functional.logsigmoid(gamma)
+    return 0.5 * excess.sum(dim=(1, 2, 3))
+
+
+def latent_nats(x: Tensor, gamma: Tensor, generator: torch.Generator) -> Tensor:
+    """−log p(x | z_0) of VDM's decoder in nats, z_0 drawn at γ_0 = ``gamma``, a number; [B].
+
+    p(x_i | z_0) ∝ q(z_0,i | x_i) over the 256 levels of a coordinate (VDM, §3.3). It knows nothing
+    but z_0,i: its loss tells where a schedule may end, whatever the network. Estimated from
+    `RECONSTRUCTION_COORDINATES` coordinates drawn for the batch, to bound its memory.
+    """
+    flat = x.flatten(1)
+    order = torch.randperm(flat.shape[1], generator=generator, device=generator.device)
+    drawn = flat[:, order[:RECONSTRUCTION_COORDINATES].to(x.device)]
+    noise = torch.randn(drawn.shape, generator=generator, device=generator.device).to(x.device)
+    deviation = torch.exp(0.5 * gamma).float()
+    levels = torch.arange(LEVELS, device=x.device) / HALF_RANGE - 1.0
+    # z_0/α_0 against every level, in deviations; against the true one it is the noise itself.
+    away = (drawn[..., None] - levels) / deviation + noise[..., None]
+    nats = (-0.5 * away.square()).logsumexp(dim=-1) + 0.5 * noise.square()
+    return nats.mean(dim=1) * flat.shape[1]
 
 
 def _eps_error(

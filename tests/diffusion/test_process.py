@@ -2,6 +2,8 @@ import itertools
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from diffcodec.diffusion.process import (
@@ -11,14 +13,16 @@ from diffcodec.diffusion.process import (
     q_forward,
     q_marginal,
     q_posterior,
+    reverse_kl_nats,
+    reverse_log_variance,
     signal_to_levels,
 )
-from diffcodec.diffusion.schedule import SCHEDULES, Schedule, ScheduleConfig, make_schedule
+from diffcodec.diffusion.schedule import Schedule, ScheduleConfig, make_schedule
 
 HOPS = [(0, 1), (0, 1000), (1, 2), (30, 400), (499, 500), (999, 1000)]
 
 
-@pytest.fixture(params=sorted(SCHEDULES))
+@pytest.fixture(params=["cosine", "linear_beta", "linear_gamma"])
 def schedule(request: pytest.FixtureRequest) -> Schedule:
     return make_schedule(ScheduleConfig(kind=request.param))
 
@@ -74,6 +78,50 @@ def test_hop_kl_is_the_mean_log_ratio(schedule: Schedule, s: int, t: int) -> Non
     assert abs(nats.mean() - expected) < 4 * nats.std() / np.sqrt(len(nats))
 
 
+@pytest.mark.parametrize(("s", "t"), HOPS)
+def test_reverse_variance_lies_between_the_posterior_s_and_the_forward_hop_s(
+    schedule: Schedule, s: int, t: int
+) -> None:
+    smallest, largest = q_posterior(schedule, s, t).variance, q_forward(schedule, s, t).variance
+    assert smallest < largest
+    variance = np.exp(reverse_log_variance(schedule, s, t, np.array([0.0, 0.5, 1.0])))
+    expected = [smallest, np.sqrt(smallest * largest), largest]
+    np.testing.assert_allclose(variance, expected, rtol=1e-9)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(
+    kind=st.sampled_from(["cosine", "linear_beta", "linear_gamma"]),
+    steps=st.lists(st.integers(0, 1000), min_size=2, max_size=2, unique=True).map(sorted),
+    interpolation=st.floats(-1.0, 2.0),
+    error=st.floats(-1.0, 1.0),
+)
+def test_reverse_kl_is_that_of_two_gaussians(
+    kind: str, steps: list[int], interpolation: float, error: float
+) -> None:
+    schedule, (s, t) = make_schedule(ScheduleConfig(kind=kind)), steps
+    posterior = q_posterior(schedule, s, t)
+    log_variance = float(reverse_log_variance(schedule, s, t, interpolation))
+    apart = posterior.x_coefficient * error
+    expected = 0.5 * (
+        (posterior.variance + apart**2) * np.exp(-log_variance)
+        - 1.0
+        + log_variance
+        - np.log(posterior.variance)
+    )
+    nats = reverse_kl_nats(schedule, s, t, np.array([error**2]), interpolation)
+    np.testing.assert_allclose(nats, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_reverse_kl_of_the_posterior_s_variance_is_the_hop_s(schedule: Schedule) -> None:
+    squared_error = np.random.default_rng(4).uniform(0, 0.1, (3, 5))
+    s, t = np.array([0, 20, 998]), np.array([1, 300, 999])
+    nats = reverse_kl_nats(schedule, s[:, None], t[:, None], squared_error)
+    for row in range(3):
+        expected = hop_kl_nats(schedule, s[row], t[row], squared_error[row].sum())
+        assert nats[row].sum() == pytest.approx(expected, rel=1e-12)
+
+
 @pytest.mark.parametrize("gamma_end", [0.0, 2.0])
 def test_prior_kl_is_the_mean_log_ratio(gamma_end: float) -> None:
     schedule = Schedule(np.linspace(-12.0, gamma_end, 11))
@@ -121,6 +169,10 @@ def test_hops_that_are_none(schedule: Schedule, s: int, t: int) -> None:
             function(schedule, s, t)
     with pytest.raises(ValueError, match="a hop needs"):
         hop_kl_nats(schedule, s, t, 1.0)
+    with pytest.raises(ValueError, match="a hop needs"):
+        reverse_log_variance(schedule, np.array([0, s]), np.array([1, t]), 0.0)
+    with pytest.raises(ValueError, match="a hop needs"):
+        reverse_kl_nats(schedule, s, t, np.ones(2))
 
 
 def test_levels_round_trip() -> None:

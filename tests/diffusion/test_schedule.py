@@ -1,12 +1,23 @@
+from typing import Any
+
 import numpy as np
 import pytest
 
-from diffcodec.diffusion.schedule import SCHEDULES, Schedule, ScheduleConfig, make_schedule
+from diffcodec.diffusion.schedule import (
+    SCHEDULES,
+    Schedule,
+    ScheduleConfig,
+    make_schedule,
+    time_ends,
+)
+
+TABLE = tuple(float(gamma) for gamma in -13.0 + 18.5 * np.linspace(0, 1, 1001) ** 1.3)
 
 
 @pytest.fixture(params=sorted(SCHEDULES))
 def schedule(request: pytest.FixtureRequest) -> Schedule:
-    return make_schedule(ScheduleConfig(kind=request.param))
+    table = TABLE if request.param == "table" else ()
+    return make_schedule(ScheduleConfig(kind=request.param, table=table))
 
 
 def test_coefficients_are_those_of_gamma(schedule: Schedule) -> None:
@@ -72,3 +83,34 @@ def test_tables_that_are_none(gamma: list[float]) -> None:
 def test_an_unknown_kind() -> None:
     with pytest.raises(ValueError, match="unknown schedule 'sigmoid', expected one of"):
         make_schedule(ScheduleConfig(kind="sigmoid"))
+
+
+def test_a_stored_table_comes_back() -> None:
+    table = make_schedule(ScheduleConfig(kind="table", table=TABLE)).gamma
+    np.testing.assert_allclose(table, TABLE, rtol=0, atol=2**-21)
+    # What was rounded once is stored and read without change.
+    stored = ScheduleConfig(kind="table", table=tuple(float(gamma) for gamma in table))
+    np.testing.assert_array_equal(make_schedule(stored).gamma, table)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "table", "table": TABLE[:-1]},
+        {"kind": "table"},
+        {"kind": "linear_gamma", "table": TABLE},
+        {"kind": "learned", "table": (0.0, 1.0)},
+    ],
+)
+def test_tables_of_another_length(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"has (0|1001) values in its table, found"):
+        ScheduleConfig(**fields)
+
+
+def test_time_ends_stay_while_a_learned_schedule_moves() -> None:
+    ends = {"gamma_min": -11.0, "gamma_max": 4.0}
+    assert time_ends(ScheduleConfig(kind="learned", **ends)) == (-11.0, 4.0)
+    assert time_ends(ScheduleConfig(kind="table", table=TABLE, **ends)) == (-11.0, 4.0)
+    assert time_ends(ScheduleConfig(kind="linear_gamma", **ends)) == (-11.0, 4.0)
+    gamma = make_schedule(ScheduleConfig(kind="cosine")).gamma
+    assert time_ends(ScheduleConfig(kind="cosine")) == (gamma[0], gamma[-1])

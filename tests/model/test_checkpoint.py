@@ -4,11 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from diffcodec.diffusion.schedule import ScheduleConfig
+from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.errors import CheckpointError
 from diffcodec.model.checkpoint import (
     ErrorCurve,
@@ -17,7 +18,7 @@ from diffcodec.model.checkpoint import (
     save_checkpoint,
 )
 from diffcodec.model.configs import MODEL_CONFIGS
-from diffcodec.model.denoiser import Denoiser, ModelConfig, Parameterization
+from diffcodec.model.denoiser import Denoiser, ModelConfig, Parameterization, Variance
 from diffcodec.model.unet import UNetConfig
 
 CONFIG = ModelConfig(
@@ -32,7 +33,7 @@ CURVE = ErrorCurve((-12.0, 0.0, 5.0), (0.001, 0.1, 0.3))
 def small_denoiser(config: ModelConfig = CONFIG) -> Denoiser:
     torch.manual_seed(0)
     denoiser = Denoiser(config)
-    for parameter in denoiser.parameters():
+    for parameter in denoiser.network.parameters():
         nn.init.normal_(parameter, std=0.2)
     return denoiser
 
@@ -71,6 +72,30 @@ def test_configurations_survive_json(name: str) -> None:
     assert model_config_from_dict(fields) == MODEL_CONFIGS[name]
 
 
+def test_configurations_from_before_a_field_have_its_default() -> None:
+    fields = json.loads(json.dumps(dataclasses.asdict(CONFIG)))
+    del fields["variance"], fields["pixel_model"], fields["schedule"]["table"]
+    for name in ("head_channels", "residual_resampling", "residual_rescaling"):
+        del fields["unet"][name]
+    assert model_config_from_dict(fields) == CONFIG
+
+
+def test_a_learned_schedule_is_stored_as_its_table(tmp_path: Path) -> None:
+    schedule = ScheduleConfig(kind="learned", steps=20)
+    denoiser = small_denoiser(dataclasses.replace(CONFIG, schedule=schedule))
+    save_checkpoint(tmp_path, denoiser, CURVE, torch.float32)
+    loaded = load_checkpoint(tmp_path)
+    np.testing.assert_array_equal(loaded.denoiser.schedule.gamma, denoiser.schedule.gamma)
+    stored = loaded.config.schedule
+    assert stored.kind == "table"
+    np.testing.assert_array_equal(make_schedule(stored).gamma, denoiser.schedule.gamma)
+    names = set(loaded.denoiser.state_dict())
+    assert {name.split(".")[0] for name in names} == {"network"}
+    z, gamma = torch.randn((2, 3, 8, 8)), torch.tensor([-9.0, 2.0])
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.denoiser(z, gamma), denoiser.eval()(z, gamma))
+
+
 def test_the_digest_follows_every_weight_and_field(tmp_path: Path) -> None:
     digests = [save_checkpoint(tmp_path, small_denoiser(), CURVE)]
     for name, _ in small_denoiser().named_parameters():
@@ -84,6 +109,7 @@ def test_the_digest_follows_every_weight_and_field(tmp_path: Path) -> None:
         {"schedule": ScheduleConfig(steps=21)},
         {"schedule": ScheduleConfig(steps=20, gamma_min=-11.0)},
         {"unet": dataclasses.replace(CONFIG.unet, dropout=0.1)},
+        {"variance": Variance.FORWARD},
     ):
         denoiser = small_denoiser(dataclasses.replace(CONFIG, **change))
         digests.append(save_checkpoint(tmp_path, denoiser, CURVE))
@@ -130,11 +156,13 @@ def test_damaged_weights(folder: Path) -> None:
         lambda fields: fields.update(digest="xyz"),
         lambda fields: fields.update(digest=None),
         lambda fields: fields.pop("digest"),
-        lambda fields: fields["model"].update(parameterization="mu"),
+        lambda fields: fields["model"].update(parameterization="score"),
         lambda fields: fields["model"]["unet"].update(depth=4),
         lambda fields: fields["model"]["unet"].update(channels=[7]),
         lambda fields: fields["model"]["unet"].update(channels="wide"),
         lambda fields: fields["model"]["schedule"].update(kind="sigmoid"),
+        lambda fields: fields["model"]["schedule"].update(table=[0.0, 1.0]),
+        lambda fields: fields["model"].update(variance="wide"),
         lambda fields: fields["model"].update(schedule=None),
         lambda fields: fields["error_curve"].update(error=[0.1]),
         lambda fields: fields["error_curve"].update(gamma=[1, 0, 2]),

@@ -1,13 +1,23 @@
 import dataclasses
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from diffcodec.diffusion.process import q_posterior
+from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.model.configs import MODEL_CONFIGS
-from diffcodec.model.denoiser import Denoiser, Parameterization, alpha_sigma
+from diffcodec.model.denoiser import (
+    Denoiser,
+    Parameterization,
+    Variance,
+    alpha_sigma,
+)
 
 TINY = MODEL_CONFIGS["tiny"]
+LEARNED = dataclasses.replace(TINY, schedule=ScheduleConfig(kind="learned", steps=50))
 
 
 class Fixed(nn.Module):
@@ -28,17 +38,26 @@ def test_a_perfect_network_gives_back_the_image(parameterization: Parameterizati
     generator = torch.Generator().manual_seed(0)
     x = torch.rand((5, 3, 32, 32), generator=generator) * 2 - 1
     eps = torch.randn(x.shape, generator=generator)
-    gamma = torch.tensor([-12.0, -6.0, 0.0, 2.0, 5.0])
+    schedule = make_schedule(TINY.schedule)
+    steps = [1, 300, 500, 750, 1000]
+    gamma = torch.as_tensor(schedule.gamma[steps], dtype=torch.float32)
     alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(gamma))
+    z = alpha * x + sigma * eps
+    means = [
+        q_posterior(schedule, t - 1, t).mean(z[row].double().numpy(), x[row].double().numpy())
+        for row, t in enumerate(steps)
+    ]
     perfect = {
+        Parameterization.MU: torch.as_tensor(np.stack(means), dtype=torch.float32),
         Parameterization.EPS: eps,
         Parameterization.X: x,
         Parameterization.V: alpha * eps - sigma * x,
     }
     denoiser = Denoiser(dataclasses.replace(TINY, parameterization=parameterization))
     denoiser.network = Fixed(perfect[parameterization])
-    estimate = denoiser(alpha * x + sigma * eps, gamma)
-    torch.testing.assert_close(estimate, x, rtol=0, atol=1e-5)
+    # A small hop's mean is nearly all z: x is told with the digits that are left of it.
+    lost = 100 if parameterization is Parameterization.MU else 1
+    torch.testing.assert_close(denoiser(z, gamma), x, rtol=0, atol=1e-5 * lost)
 
 
 def test_a_network_that_gives_nothing_is_the_wiener_estimate_of_unit_variance() -> None:
@@ -60,3 +79,88 @@ def test_alpha_and_sigma_preserve_variance() -> None:
     alpha, sigma = alpha_sigma(gamma)
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones(19))
     torch.testing.assert_close(2 * torch.log(sigma / alpha), gamma, rtol=1e-3, atol=1e-3)
+
+
+def test_the_posterior_s_weights_are_those_of_the_step_below() -> None:
+    schedule = make_schedule(ScheduleConfig(kind="linear_beta"))
+    config = dataclasses.replace(
+        TINY, parameterization=Parameterization.MU, schedule=ScheduleConfig(kind="linear_beta")
+    )
+    steps = np.arange(1, 1001)
+    gamma = torch.as_tensor(schedule.gamma[steps], dtype=torch.float32)
+    weights = torch.stack(Denoiser(config).posterior_weights(gamma), dim=1)
+    hops = [q_posterior(schedule, int(t) - 1, int(t)) for t in steps]
+    expected = [(hop.z_coefficient, hop.x_coefficient) for hop in hops]
+    # γ in float32 decides how far a small hop reaches.
+    np.testing.assert_allclose(weights.numpy(), expected, rtol=1e-4)
+
+
+def test_mu_prediction_reaches_the_grid_s_first_level_and_between_levels() -> None:
+    denoiser = Denoiser(dataclasses.replace(TINY, parameterization=Parameterization.MU))
+    # γ of this grid is linear: every hop has the same ratio of SNRs, wherever it begins.
+    gamma = torch.linspace(-12.0, 5.0, 977, dtype=torch.float64)
+    z_weight, x_weight = (weight.double() for weight in denoiser.posterior_weights(gamma))
+    below = gamma - 17.0 / 1000
+    alpha_s, alpha_t = torch.sigmoid(-below).sqrt(), torch.sigmoid(-gamma).sqrt()
+    ratio = torch.exp(below - gamma)
+    torch.testing.assert_close(z_weight, ratio * alpha_s / alpha_t, rtol=1e-5, atol=0)
+    torch.testing.assert_close(x_weight, alpha_s * (1 - ratio), rtol=2e-4, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("variance", "interpolation"), [(Variance.POSTERIOR, 0.0), (Variance.FORWARD, 1.0)]
+)
+def test_a_fixed_variance_is_one_number(variance: Variance, interpolation: float) -> None:
+    denoiser = Denoiser(dataclasses.replace(TINY, variance=variance))
+    z, gamma = torch.randn((2, 3, 32, 32)), torch.tensor([-3.0, 3.0])
+    prediction = denoiser.predict(z, gamma)
+    assert prediction.interpolation == interpolation
+    assert torch.equal(prediction.x_hat, denoiser(z, gamma))
+
+
+def test_a_learned_variance_is_the_network_s_second_half() -> None:
+    denoiser = Denoiser(dataclasses.replace(TINY, variance=Variance.LEARNED))
+    z, gamma = torch.randn((2, 3, 32, 32)), torch.tensor([-3.0, 3.0])
+    prediction = denoiser.predict(z, gamma)
+    assert isinstance(prediction.interpolation, Tensor)
+    assert bool((prediction.interpolation == 0.5).all())
+    output = torch.randn((2, 6, 32, 32))
+    denoiser.network = Fixed(output)
+    prediction = denoiser.predict(z, gamma)
+    assert torch.equal(prediction.interpolation, 0.5 * (1 + output[:, 3:]))
+    alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(gamma))
+    torch.testing.assert_close(prediction.x_hat, alpha * z - sigma * output[:, :3])
+
+
+def test_a_learned_schedule_moves_and_freezes() -> None:
+    denoiser = Denoiser(LEARNED)
+    assert denoiser.learned_gamma is not None
+    with torch.no_grad():
+        denoiser.learned_gamma.ends += torch.tensor([-1.0, 0.5])
+        denoiser.learned_gamma.second_bias += torch.randn(1024)
+        for parameter in denoiser.network.parameters():
+            nn.init.normal_(parameter, std=0.1)
+    learned = denoiser.schedule
+    assert (learned.gamma[0], learned.gamma[-1], learned.steps) == (-13.0, 5.5, 50)
+    frozen = denoiser.eval().frozen()
+    assert frozen.learned_gamma is None
+    assert not frozen.training
+    np.testing.assert_array_equal(frozen.schedule.gamma, learned.gamma)
+    np.testing.assert_array_equal(make_schedule(frozen.config.schedule).gamma, learned.gamma)
+    # The network is told time as in its training, though the ends have moved.
+    z, gamma = torch.randn((3, 3, 32, 32)), torch.tensor([-13.0, 0.0, 5.5])
+    with torch.no_grad():
+        assert torch.equal(frozen(z, gamma), denoiser(z, gamma))
+    assert frozen.frozen() is frozen
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"pixel_model": True, "variance": Variance.LEARNED},
+        {"parameterization": Parameterization.MU, "schedule": LEARNED.schedule},
+    ],
+)
+def test_models_that_are_none(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"spread of pixels|a learned schedule"):
+        dataclasses.replace(TINY, **change)

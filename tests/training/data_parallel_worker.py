@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import TrainingError
-from diffcodec.model.denoiser import ModelConfig
+from diffcodec.model.denoiser import ModelConfig, Variance
 from diffcodec.model.unet import UNetConfig
 from diffcodec.training.parallel import Workers, joined_workers
 from diffcodec.training.trainer import Trainer, TrainingConfig
@@ -34,6 +34,14 @@ RECIPES = {
     "pixels": (
         dataclasses.replace(PLAIN, pixel_model=True),
         dataclasses.replace(SHORT, objective="vlb_pixels", accumulate=2),
+    ),
+    "hybrid": (
+        dataclasses.replace(PLAIN, variance=Variance.LEARNED),
+        dataclasses.replace(SHORT, objective="hybrid"),
+    ),
+    "learned": (
+        dataclasses.replace(PLAIN, schedule=ScheduleConfig(kind="learned", steps=50)),
+        dataclasses.replace(SHORT, objective="vlb"),
     ),
     "muon": (PLAIN, dataclasses.replace(SHORT, optimizer="muon")),
 }

@@ -13,9 +13,16 @@ from diffcodec.diffusion.process import (
     hop_kl_nats,
     levels_to_signal,
     prior_kl_nats,
+    reverse_kl_nats,
 )
 from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
-from diffcodec.model.denoiser import Denoiser, ModelConfig, PixelPosterior, alpha_sigma
+from diffcodec.model.denoiser import (
+    Denoiser,
+    ModelConfig,
+    PixelPosterior,
+    Variance,
+    alpha_sigma,
+)
 from diffcodec.model.pixel_order import group_starts, pixel_ranks
 from diffcodec.model.unet import UNetConfig
 from diffcodec.training.evaluation import (
@@ -79,6 +86,42 @@ def test_diffusion_is_the_sum_over_all_steps(denoiser: Denoiser, images: Pixels)
     # Any number of draws estimates the same.
     few = evaluate_bound(denoiser, images, draws=8, seed=1)
     assert few.diffusion.mean == pytest.approx(bound.diffusion.mean, rel=0.03)
+
+
+@pytest.mark.parametrize("variance", [Variance.FORWARD, Variance.LEARNED])
+def test_hops_of_another_variance_pay_its_kl(
+    denoiser: Denoiser, images: Pixels, variance: Variance
+) -> None:
+    # Few steps, where variances differ; both networks are zero, so that x̂_0 is the same.
+    schedule = ScheduleConfig(steps=20)
+    posterior, other = (
+        Denoiser(dataclasses.replace(MODEL, schedule=schedule, variance=v)).eval()
+        for v in (Variance.POSTERIOR, variance)
+    )
+    interpolation = 1.0 if variance is Variance.FORWARD else 0.5
+    equal = evaluate_bound(posterior, images, draws=20)
+    unequal = evaluate_bound(other, images, draws=20)
+    table, t = other.schedule, np.arange(1, 21)
+    # The same noise and errors: what differs is ½ (e^{−u} − 1 + u) and a factor e^{−u}.
+    fixed = reverse_kl_nats(table, t - 1, t, np.zeros(20), interpolation).sum() / np.log(2)
+    factor = np.exp(-interpolation * np.log(table.sigma_squared[1:] / table.sigma_squared[:-1]))
+    ends = sorted([equal.diffusion.mean * factor.min(), equal.diffusion.mean * factor.max()])
+    assert ends[0] < unequal.diffusion.mean - fixed < ends[1]
+    assert unequal.reconstruction == equal.reconstruction
+    assert unequal.prior == equal.prior
+
+
+def test_a_learned_schedule_is_evaluated_as_learned(images: Pixels) -> None:
+    model = dataclasses.replace(MODEL, schedule=ScheduleConfig(kind="learned", steps=200))
+    moved = Denoiser(model).eval()
+    assert moved.learned_gamma is not None
+    with torch.no_grad():
+        moved.learned_gamma.ends += torch.tensor([0.0, -3.0])
+        moved.learned_gamma.second_bias += torch.randn(1024)
+    bound = evaluate_bound(moved, images, draws=4)
+    assert evaluate_bound(moved.frozen(), images, draws=4) == bound
+    assert bound.prior.mean > evaluate_bound(Denoiser(model), images, draws=4).prior.mean
+    assert measure_error_curve(moved, images, points=9).gamma[-1] == 2.0
 
 
 def test_an_earlier_handover_moves_bits_to_the_pixels(denoiser: Denoiser, images: Pixels) -> None:

@@ -1,18 +1,34 @@
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from diffcodec.diffusion.process import levels_to_signal, prior_kl_nats, reverse_kl_nats
 from diffcodec.diffusion.schedule import Schedule, ScheduleConfig, make_schedule
-from diffcodec.model.denoiser import alpha_sigma
+from diffcodec.model.denoiser import (
+    Denoiser,
+    ModelConfig,
+    Parameterization,
+    Prediction,
+    Variance,
+    alpha_sigma,
+)
+from diffcodec.model.learned_gamma import LearnedGamma
+from diffcodec.model.unet import UNetConfig
 from diffcodec.training.objective import (
     ContinuousVlb,
     DiscreteVlb,
+    Hybrid,
+    Objective,
     Simple,
+    Unweighted,
     draw_latent,
+    latent_nats,
     low_discrepancy_times,
+    prior_nats,
 )
 
 VARIANCE = 0.2
@@ -22,10 +38,23 @@ def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def oracle(z: Tensor, gamma: Tensor) -> Tensor:
-    """E[x | z_γ] for x ~ N(0, VARIANCE)."""
-    alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(gamma))
-    return alpha * VARIANCE * z / (alpha**2 * VARIANCE + sigma**2)
+class Oracle:
+    """E[x | z_γ] for x ~ N(0, VARIANCE), with one interpolation for every hop's variance."""
+
+    def __init__(
+        self, interpolation: float = 0.0, learned_gamma: LearnedGamma | None = None
+    ) -> None:
+        self.interpolation, self.learned_gamma = interpolation, learned_gamma
+
+    def __call__(self, z: Tensor, gamma: Tensor) -> Tensor:
+        alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(gamma))
+        return alpha * VARIANCE * z / (alpha**2 * VARIANCE + sigma**2)
+
+    def predict(self, z: Tensor, gamma: Tensor) -> Prediction:
+        return Prediction(self(z, gamma), self.interpolation)
+
+
+oracle = Oracle()
 
 
 def gaussian_images(count: int = 1000) -> Tensor:
@@ -34,6 +63,32 @@ def gaussian_images(count: int = 1000) -> Tensor:
 
 def schedule(steps: int) -> Schedule:
     return make_schedule(ScheduleConfig(kind="linear_gamma", steps=steps))
+
+
+def small_denoiser(**fields: Any) -> Denoiser:
+    """A network of 8 × 8 images whose weights are all away from zero."""
+    unet = UNetConfig(image_size=8, channels=(8,), attention_resolutions=(), groups=4)
+    denoiser = Denoiser(ModelConfig(unet=unet, **fields))
+    source = generator(9)
+    with torch.no_grad():
+        for parameter in denoiser.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=source)
+    return denoiser
+
+
+def bent_gamma() -> LearnedGamma:
+    """A learned schedule far from a straight line, between −12 and 5."""
+    learned = LearnedGamma(-12.0, 5.0)
+    with torch.no_grad():
+        learned.second_bias += torch.randn(1024, generator=generator(3))
+        learned.third_weight += 3.0 + torch.randn(1024, generator=generator(4))
+    return learned
+
+
+def gaussian_levels(count: int) -> Tensor:
+    """`gaussian_images` as 8-bit levels have them."""
+    levels = torch.round((gaussian_images(count).clamp(-1, 1) + 1) * 127.5)
+    return levels / 127.5 - 1
 
 
 def precision(snr: np.ndarray) -> np.ndarray:
@@ -79,6 +134,18 @@ def test_more_steps_cost_less_down_to_continuous_time() -> None:
     assert discrete_bits(1000) > continuous_bits()
 
 
+@pytest.mark.parametrize("interpolation", [-0.3, 0.5, 1.0])
+def test_discrete_bound_with_another_variance(interpolation: float) -> None:
+    # Few steps, so that what the variance costs shows.
+    table = schedule(20)
+    losses = DiscreteVlb(table)(Oracle(interpolation), gaussian_images(), generator())
+    t = np.arange(1, 21)
+    hops = reverse_kl_nats(table, t - 1, t, 1 / precision(table.snr[1:]), interpolation)
+    bits = float(hops.sum() / np.log(2))
+    assert abs(bits / discrete_bits(20) - 1) > 0.05
+    assert float(losses.mean()) == pytest.approx(bits, rel=0.02)
+
+
 def test_simple_loss_is_the_mean_error_of_eps() -> None:
     table = schedule(1000)
     losses = Simple(table)(oracle, gaussian_images(), generator())
@@ -86,7 +153,207 @@ def test_simple_loss_is_the_mean_error_of_eps() -> None:
     assert float(losses.mean()) == pytest.approx((snr / precision(snr)).mean(), rel=0.02)
 
 
-@pytest.mark.parametrize("make", [ContinuousVlb, DiscreteVlb, Simple])
+@pytest.mark.parametrize("parameterization", list(Parameterization))
+def test_unweighted_loss_is_the_squared_error_of_the_network(
+    parameterization: Parameterization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser = small_denoiser(parameterization=parameterization)
+    outputs: list[Tensor] = []
+    network = denoiser.network.forward
+
+    def recorded(z: Tensor, time: Tensor) -> Tensor:
+        outputs.append(network(z, time))
+        return outputs[-1]
+
+    monkeypatch.setattr(denoiser.network, "forward", recorded)
+    table, x = denoiser.schedule, gaussian_images(64)
+    losses = Unweighted(table)(denoiser, x, generator(5))
+
+    again = generator(5)
+    step = (low_discrepancy_times(64, again) * table.steps).long() + 1
+    gamma = torch.as_tensor(table.gamma[step.numpy()], dtype=torch.float32)
+    z, eps = draw_latent(x, gamma, again)
+    alpha, sigma = (part[:, None, None, None] for part in alpha_sigma(gamma))
+    match parameterization:
+        case Parameterization.EPS:
+            target = eps
+        case Parameterization.X:
+            target = x
+        case Parameterization.V:
+            target = alpha * eps - sigma * x
+        case Parameterization.MU:
+            weights = denoiser.posterior_weights(gamma)
+            z_weight, x_weight = (weight[:, None, None, None] for weight in weights)
+            target = z_weight * z + x_weight * x
+    expected = (outputs[0] - target).square().mean(dim=(1, 2, 3))
+    torch.testing.assert_close(losses, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_hybrid_trains_the_mean_as_simple_and_the_variance_as_the_bound() -> None:
+    denoiser, x = small_denoiser(variance=Variance.LEARNED), gaussian_images(16)
+    table = denoiser.schedule
+
+    def gradient(objective: Objective) -> tuple[float, Tensor]:
+        denoiser.zero_grad()
+        loss = objective(denoiser, x, generator(2)).mean()
+        loss.backward()
+        assert denoiser.network.tail.weight.grad is not None
+        return float(loss.detach()), denoiser.network.tail.weight.grad.clone()
+
+    loss, hybrid = gradient(Hybrid(table))
+    simple_loss, simple = gradient(Simple(table))
+    bound, vlb = gradient(DiscreteVlb(table))
+    assert loss == pytest.approx(simple_loss + 0.001 * bound, rel=1e-5)
+    # The same seed draws the same steps and noise; the tail's first half is the mean.
+    torch.testing.assert_close(hybrid[:3], simple[:3], rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(hybrid[3:], 0.001 * vlb[3:], rtol=1e-4, atol=1e-9)
+    assert not simple[3:].any()
+    assert bool(vlb[:3].any())
+    assert bool(vlb[3:].any())
+
+
+def test_hybrid_learns_the_variance_that_costs_least() -> None:
+    # With x̂_0's error as it is, the best Σ of every coordinate is β̃ plus the error's share.
+    table = make_schedule(ScheduleConfig(steps=12))
+    x = gaussian_images(120)
+    interpolation = torch.zeros((1, 3, 8, 8), requires_grad=True)
+    learner = Oracle()
+    optimizer = torch.optim.Adam([interpolation], lr=0.03)
+    for step in range(80):
+        learner.interpolation = interpolation.expand(120, -1, -1, -1)
+        loss = Hybrid(table)(learner, x, generator(step)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    t = np.arange(1, 13)
+    error = 1 / precision(table.snr[1:])
+
+    def cost(v: float) -> float:
+        return float(reverse_kl_nats(table, t - 1, t, error, v).sum())
+
+    least = min(cost(v) for v in np.linspace(0, 1, 101))
+    assert least < 0.9 * cost(0.0)
+    learned = float(interpolation.detach().mean())
+    assert cost(learned) < least + 0.05 * (cost(0.0) - least)
+
+
+def test_prior_is_that_of_the_process() -> None:
+    x = gaussian_images(3)
+    nats = prior_nats(x, torch.tensor(5.0, dtype=torch.float64))
+    expected = [prior_kl_nats(schedule(10), image) for image in x.double().numpy()]
+    np.testing.assert_allclose(nats.numpy(), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("gamma", [-13.3, -9.0, -4.0])
+def test_reconstruction_is_the_posterior_over_levels(gamma: float) -> None:
+    random = np.random.default_rng(3)
+    levels = random.integers(0, 256, (4, 3, 16, 16), dtype=np.uint8)
+    x = torch.as_tensor(levels_to_signal(levels), dtype=torch.float32)
+    nats = latent_nats(x, torch.tensor(gamma, dtype=torch.float64), generator())
+    # −log Σ_k q(z|k)/q(z|x), by quadrature over the noise, for levels at and off the edges.
+    deviation = np.exp(0.5 * gamma)
+    noise, weights = np.polynomial.hermite_e.hermegauss(201)
+    signal = levels_to_signal(np.arange(256, dtype=np.uint8))
+    expected = np.empty(256)
+    for level in range(256):
+        away = (signal[level] - signal[:, None]) / deviation + noise
+        excess = np.logaddexp.reduce(-0.5 * away**2, axis=0) + 0.5 * noise**2
+        expected[level] = (weights * excess).sum() / weights.sum()
+    mean = expected.mean()
+    assert nats.shape == (4,)
+    spread = np.sqrt(expected.std() ** 2 + 0.5) * 768 / np.sqrt(4 * 64)
+    assert float(nats.mean()) == pytest.approx(768 * mean, abs=4 * spread)
+
+
+def test_a_learned_schedule_gets_vdm_s_gradients() -> None:
+    learned = bent_gamma()
+    x = gaussian_levels(32)
+    ContinuousVlb(schedule(10))(Oracle(0.0, learned), x, generator(7)).mean().backward()
+    gradients = {
+        name: p.grad.clone() for name, p in learned.named_parameters() if p.grad is not None
+    }
+
+    # The same draws without the trick: squared diffusion losses for the shape, the bound for ends.
+    def diffusion() -> Tensor:
+        again = generator(7)
+        at = learned(low_discrepancy_times(32, again))
+        gamma = at.gamma.float()
+        z, _ = draw_latent(x, gamma, again)
+        error = torch.exp(-gamma) * (oracle(z, gamma) - x).square().sum(dim=(1, 2, 3))
+        losses: Tensor = 0.5 * at.slope.float() * error / np.log(2) / x[0].numel()
+        return losses
+
+    learned.zero_grad()
+    diffusion().square().mean().backward()
+    shape = [name for name, _ in learned.named_parameters() if name != "ends"]
+    for name in shape:
+        torch.testing.assert_close(
+            gradients[name], learned.get_parameter(name).grad, rtol=1e-3, atol=1e-6
+        )
+    learned.zero_grad()
+    again = generator(7)
+    low_discrepancy_times(32, again)
+    torch.randn(x.shape, generator=again)
+    gamma_min, gamma_max = learned.ends.double()
+    nats = latent_nats(x, gamma_min, again) + prior_nats(x, gamma_max)
+    total = diffusion() + nats.float() / np.log(2) / x[0].numel()
+    total.mean().backward()
+    torch.testing.assert_close(gradients["ends"], learned.ends.grad, rtol=1e-3, atol=1e-5)
+
+
+def test_a_learned_shape_lowers_the_variance_and_not_the_bound() -> None:
+    learned, x = LearnedGamma(-12.0, 5.0), gaussian_levels(32)
+    objective, learner = ContinuousVlb(schedule(1000)), Oracle(0.0, learned)
+
+    def losses() -> np.ndarray:
+        with torch.no_grad():
+            return objective(learner, gaussian_levels(400), generator(1)).numpy()
+
+    before = losses()
+    optimizer = torch.optim.Adam(learned.shape_parameters(), lr=0.15)
+    for step in range(60):
+        optimizer.zero_grad()
+        objective(learner, x, generator(step)).mean().backward()
+        optimizer.step()
+    after = losses()
+    assert after.std() < 0.5 * before.std()
+    assert after.mean() == pytest.approx(before.mean(), rel=0.02)
+
+
+def test_learned_ends_move_to_where_the_bound_is_lower() -> None:
+    # At γ = −2 the noise is as wide as the pixels' own spread: the decoder guesses.
+    learned, x = LearnedGamma(-2.0, 0.5), gaussian_levels(32)
+    objective, learner = ContinuousVlb(schedule(1000)), Oracle(0.0, learned)
+    optimizer = torch.optim.Adam([learned.ends], lr=0.06)
+    bounds = []
+    for step in range(60):
+        optimizer.zero_grad()
+        loss = objective(learner, x, generator(step)).mean()
+        loss.backward()
+        optimizer.step()
+        bounds.append(float(loss.detach()))
+    gamma_min, gamma_max = learned.ends.tolist()
+    assert gamma_min < -3.0
+    assert gamma_max > 1.5
+    assert np.mean(bounds[-10:]) < np.mean(bounds[:5]) - 0.05
+
+
+def test_the_discrete_bound_of_a_learned_schedule() -> None:
+    learned, x = bent_gamma(), gaussian_levels(400)
+    losses = DiscreteVlb(schedule(20))(Oracle(0.0, learned), x, generator())
+    with torch.no_grad():
+        gamma = learned(torch.arange(21) / 20).gamma
+        gamma_min, gamma_max = learned.ends.double()
+        ends = prior_nats(x, gamma_max) + latent_nats(x, gamma_min, generator(1))
+    table = Schedule(gamma.numpy())
+    hops = 0.5 * (table.snr[:-1] - table.snr[1:]) / precision(table.snr[1:])
+    expected = (hops.sum() + float(ends.mean()) / 192) / np.log(2)
+    assert float(losses.detach().mean()) == pytest.approx(expected, rel=0.02)
+    losses.mean().backward()
+    assert all(bool(parameter.grad.any()) for parameter in learned.parameters())
+
+
+@pytest.mark.parametrize("make", [ContinuousVlb, DiscreteVlb, Simple, Hybrid])
 def test_randomness_comes_from_the_generator_alone(
     make: Callable[[Schedule], Callable[..., Tensor]],
 ) -> None:

@@ -82,7 +82,7 @@ def test_two_processes_take_the_steps_of_one(
         assert results["largest"] == [1.0, 0.0]
 
 
-@pytest.mark.parametrize("name", ["plain", "pixels", "muon"])
+@pytest.mark.parametrize("name", ["plain", "pixels", "hybrid", "learned", "muon"])
 def test_parts_of_a_batch_are_the_batch(images: Pixels, worker: dict[str, Any], name: str) -> None:
     whole = worker["train"](name, images, accumulate=1)
     for parts in (2, 8):

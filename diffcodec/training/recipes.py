@@ -1,0 +1,44 @@
+"""How each named configuration is trained: one recipe for each key of `MODEL_CONFIGS`."""
+
+from collections.abc import Mapping
+
+from diffcodec.training.trainer import TrainingConfig
+
+# A moving average that keeps 0.9999 a step of 128 images, as all three papers have it.
+_PAPERS_EMA_IMAGES = 128 * 6931.0
+
+RECIPES: Mapping[str, TrainingConfig] = {
+    "default": TrainingConfig(),
+    "tiny": TrainingConfig(),
+    # arXiv:2006.11239, appendix B. Its learning rate never falls; the trainer's must.
+    "ddpm": TrainingConfig(
+        objective="simple",
+        batch_size=128,
+        total_images=128 * 800_000,
+        learning_rate=2e-4,
+        warmup_images=128 * 5_000,
+        decay_fraction=0.05,
+        ema_images=_PAPERS_EMA_IMAGES,
+    ),
+    # arXiv:2102.09672, appendix A: L_hybrid.
+    "adm": TrainingConfig(
+        objective="hybrid",
+        batch_size=128,
+        total_images=128 * 500_000,
+        learning_rate=1e-4,
+        warmup_images=0,
+        decay_fraction=0.05,
+        ema_images=_PAPERS_EMA_IMAGES,
+    ),
+    # arXiv:2107.00630, appendix B: L_∞, no flips.
+    "vdm": TrainingConfig(
+        objective="vlb",
+        batch_size=128,
+        total_images=128 * 10_000_000,
+        learning_rate=2e-4,
+        warmup_images=128 * 100,
+        decay_fraction=0.05,
+        ema_images=_PAPERS_EMA_IMAGES,
+        flip=False,
+    ),
+}
