@@ -114,6 +114,7 @@ def test_the_table_names_every_layer() -> None:
         (["encode", "missing.png"], 1),
         (["decode", "missing.dfc"], 1),
         (["info", "missing.dfc"], 1),
+        (["train", "--plot", "missing.jsonl", "--output", "curves.svg"], 1),
     ],
 )
 def test_help_and_input_errors_do_not_import_torch(
