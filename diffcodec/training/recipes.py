@@ -1,4 +1,8 @@
-"""How each named configuration is trained: one recipe for each key of `MODEL_CONFIGS`."""
+"""How each named configuration is trained: one recipe for each key of `MODEL_CONFIGS`.
+
+Those of papers are the papers' own as far as the trainer's options reach: its optimiser has no
+weight decay, and its learning rate falls to zero at the end of a run.
+"""
 
 from collections.abc import Mapping
 
@@ -10,7 +14,7 @@ _PAPERS_EMA_IMAGES = 128 * 6931.0
 RECIPES: Mapping[str, TrainingConfig] = {
     "default": TrainingConfig(),
     "tiny": TrainingConfig(),
-    # arXiv:2006.11239, appendix B. Its learning rate never falls; the trainer's must.
+    # arXiv:2006.11239, appendix B.
     "ddpm": TrainingConfig(
         objective="simple",
         batch_size=128,
