@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from diffcodec.errors import ImageError
-
-PIXEL_LIMIT = 1 << 26
-"""Pixels an image may have unless the caller allows more: a guard against decompression bombs."""
+from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 _EXPECTED = "expected one picture of 8-bit gray or RGB"
 _BIT_DEPTH_OFFSET = 24  # in a PNG: signature 8, chunk length 4, "IHDR" 4, width 4, height 4
@@ -30,8 +28,8 @@ def read_image(data: bytes, name: str, pixel_limit: int | None = PIXEL_LIMIT) ->
     so decoding restores the stored pixels and the tag itself is not kept. Colour profiles are
     neither applied nor kept. Of a JPEG with secondary pictures (MPO) the primary one is taken.
 
-    ``name`` is for messages. ``pixel_limit`` bounds H · W before anything is decoded; ``None``
-    lifts the bound.
+    ``name`` is for messages. ``pixel_limit`` bounds the area (`counted_pixels`) before anything is
+    decoded; ``None`` lifts the bound.
 
     Raises :class:`ImageError` for anything that is not a whole single picture of 8-bit gray or RGB:
     more than 8 bits a sample, animations, transparency (even where every pixel is opaque), CMYK and
@@ -77,11 +75,8 @@ def _refuse_unless_taken(
 ) -> None:
     """Raise :class:`ImageError` for an opened, not yet decoded image that the codec cannot keep."""
     width, height = image.size
-    if pixel_limit is not None and width * height > pixel_limit:
-        raise ImageError(
-            f"{name}: expected at most {pixel_limit} pixels, found {width}×{height} = "
-            f"{width * height}; raise the pixel limit if that is meant"
-        )
+    if (excess := excess_pixels(width, height, pixel_limit)) is not None:
+        raise ImageError(f"{name}: {excess}")
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(f"{name}: {_EXPECTED}, found an animation or {frames} pages")

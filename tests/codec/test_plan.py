@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffcodec.codec.effort import DEFAULT_EFFORT, plan_for_effort
 from diffcodec.codec.plan import (
     HOP_OFFSET_BITS,
     LARGEST_CORRECTION,
@@ -85,7 +86,7 @@ def test_a_walk_descends_to_its_end_in_budgets_that_the_code_has(
 @pytest.mark.parametrize("growth_index", [11, 25, 63])
 @pytest.mark.parametrize("parts", [1, 4])
 def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int) -> None:
-    config = PlanConfig(growth_index, parts)
+    config = PlanConfig(growth_index, parts, code_id=2)
     plan, hops = plan_to(config), []
     while not plan.finished:
         packet = plan.packet(0)
@@ -108,7 +109,7 @@ def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int)
 @pytest.mark.parametrize("parts", [1, 4])
 def test_evaluations_fall_as_growth_rises(parts: int) -> None:
     counts = [
-        count_evaluations(plan_to(PlanConfig(growth, parts), final_step=90))
+        count_evaluations(plan_to(PlanConfig(growth, parts, code_id=2), final_step=90))
         for growth in (0, 1, 2, 5, 11, 25, 51, 63)
     ]
     assert counts == sorted(counts, reverse=True)
@@ -118,7 +119,7 @@ def test_evaluations_fall_as_growth_rises(parts: int) -> None:
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.floats(1e-9, 4.0))
 def test_a_correction_brings_the_error_within_a_sixteenth_of_an_octave(error: float) -> None:
-    plan = plan_to(PlanConfig())
+    plan = plan_to(plan_for_effort(DEFAULT_EFFORT))
     correction = plan.correction_for(error)
     if abs(correction) < LARGEST_CORRECTION:
         told = plan.packet(correction).error
@@ -128,7 +129,7 @@ def test_a_correction_brings_the_error_within_a_sixteenth_of_an_octave(error: fl
 @pytest.mark.parametrize("correction", [LARGEST_CORRECTION + 1, -LARGEST_CORRECTION - 1, 10**6])
 def test_a_correction_that_no_encoder_makes_is_refused(correction: int) -> None:
     with pytest.raises(BitstreamError, match=str(correction)):
-        plan_to(PlanConfig()).packet(correction)
+        plan_to(plan_for_effort(DEFAULT_EFFORT)).packet(correction)
 
 
 def test_an_unknown_channel_code_is_refused() -> None:
@@ -137,7 +138,7 @@ def test_an_unknown_channel_code_is_refused() -> None:
 
 
 def test_asking_for_a_packet_moves_nothing() -> None:
-    plan = plan_to(PlanConfig())
+    plan = plan_to(plan_for_effort(DEFAULT_EFFORT))
     first = plan.packet(3)
     plan.packet(-5, 900)
     assert plan.packet(3) == first
