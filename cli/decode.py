@@ -108,6 +108,7 @@ def command(
 
 
 def _target(source: str, output: str | None) -> str:
+    files.refuse_directory(source)
     if output is None:
         return source if source == files.STREAM else str(files.decoded_path(source))
     suffix = Path(output).suffix.lower()

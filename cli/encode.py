@@ -155,6 +155,7 @@ def _budget(bits: str | None) -> float | None:
 
 def _target(source: str, output: str | None, inputs: int) -> str:
     """Where the stream of ``source`` goes."""
+    files.refuse_directory(source)
     if output is None:
         return source if source == files.STREAM else str(files.compressed_path(source))
     if output == files.STREAM:
@@ -172,7 +173,7 @@ def _refuse_clashes(inputs: tuple[str, ...], targets: list[str], force: bool) ->
     for source, target in zip(inputs, targets, strict=True):
         if targets.count(target) > 1:
             name = "standard output" if target == files.STREAM else target
-            raise click.UsageError(f"Two inputs would be written to {name}: name a folder with -o.")
+            raise click.UsageError(f"Two inputs would be written to {name}: give each its own -o.")
         files.check_target(source, target, force)
 
 

@@ -29,6 +29,7 @@ def read_bytes(path: str | Path) -> bytes:
     a terminal, which would wait for a person to type an image.
     """
     if str(path) != STREAM:
+        refuse_directory(path)
         return Path(path).read_bytes()
     with _named("standard input"):
         if sys.stdin is None:
@@ -36,6 +37,12 @@ def read_bytes(path: str | Path) -> bytes:
         if sys.stdin.isatty():
             raise click.UsageError("Standard input is a terminal: name a file, or pipe one in.")
         return sys.stdin.buffer.read()
+
+
+def refuse_directory(source: str | Path) -> None:
+    """Raise :class:`IsADirectoryError` where an input is one: it has no name to give an output."""
+    if Path(source).is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory", str(source))
 
 
 def display_name(path: str | Path) -> str:

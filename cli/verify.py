@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cli import exit_codes, files, options
+from diffcodec.errors import TruncatedStreamError
 
 if TYPE_CHECKING:
     from diffcodec.bitstream.container import Container
@@ -36,7 +37,8 @@ def command(sources: tuple[str, ...], max_pixels: int, model: str | None, quiet:
             found = exit_codes.of_error(error)
             if found is None:
                 raise
-            line, code = exit_codes.explain(error), found
+            cut = isinstance(error, TruncatedStreamError)
+            line, code = exit_codes.explain(error), exit_codes.TRUNCATED if cut else found
         codes.append(code)
         if code != exit_codes.SUCCESS or not quiet:
             click.echo(line)
