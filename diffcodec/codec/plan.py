@@ -27,8 +27,11 @@ LARGEST_CORRECTION = 64
 SMALLEST_ERROR = 2.0**-40
 LARGEST_ERROR = 4.0
 """Signals lie in [−1, 1], so no error is larger: a stream cannot ask for ever larger packets."""
-LARGEST_PACKET_BITS = 1 << 14
-"""For each vector; images of noise take packets of 3000. It bounds what a decoder allocates."""
+LARGEST_PACKET_BITS = 1 << 15
+"""For each vector, so that no stream can ask for an array of any size.
+
+With the shipped model and the coarsest plan an image of four times the average error needs 22500.
+"""
 # 2^(1/8), written out: no platform's pow has a say.
 _CORRECTION_RATIO = 1.0905077326652577
 

@@ -9,6 +9,8 @@ from diffcodec.codec.effort import DEFAULT_EFFORT, plan_for_effort
 from diffcodec.codec.plan import (
     HOP_OFFSET_BITS,
     LARGEST_CORRECTION,
+    LARGEST_ERROR,
+    LARGEST_PACKET_BITS,
     SMALLEST_HOP_BITS,
     HopPlan,
     Packet,
@@ -99,6 +101,7 @@ def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int)
     # The last hop is cut at the final step.
     for t, bits in hops[:-1]:
         wanted = max(SMALLEST_HOP_BITS, config.growth * (paid + HOP_OFFSET_BITS))
+        wanted = min(wanted, parts * LARGEST_PACKET_BITS)
         # A part is rounded to whole sections, then to whole steps of the grid.
         step = SCHEDULE.snr[t - 1] - SCHEDULE.snr[t]
         grid_bits = 0.75 * step * DIMENSIONS * ERROR_CURVE[t]
@@ -134,7 +137,7 @@ def test_a_correction_that_no_encoder_makes_is_refused(correction: int) -> None:
 
 def test_an_unknown_channel_code_is_refused() -> None:
     with pytest.raises(BitstreamError, match="found 3"):
-        plan_to(PlanConfig(code_id=3))
+        plan_to(PlanConfig(0, 1, code_id=3))
 
 
 def test_asking_for_a_packet_moves_nothing() -> None:
@@ -143,3 +146,26 @@ def test_asking_for_a_packet_moves_nothing() -> None:
     plan.packet(-5, 900)
     assert plan.packet(3) == first
     assert plan.t == 1000
+
+
+@pytest.mark.parametrize("code_id", sorted(CHANNEL_CODES))
+@pytest.mark.parametrize("correction", [-LARGEST_CORRECTION, LARGEST_CORRECTION])
+def test_no_corrections_make_packets_without_bound(correction: int, code_id: int) -> None:
+    """Whatever a stream claims, a packet's arrays stay small and its numbers finite."""
+    plan = plan_to(PlanConfig(63, 1, code_id))
+    largest = CHANNEL_CODES[code_id].nearest_budget(LARGEST_PACKET_BITS)
+    while not plan.finished:
+        packet = plan.packet(correction)
+        assert packet.bits <= largest
+        assert 0.0 < packet.error <= LARGEST_ERROR
+        plan.advance(packet)
+
+
+def test_an_image_far_harder_than_the_average_stays_below_the_largest_packet() -> None:
+    plan, largest = plan_to(plan_for_effort(1)), 0
+    while not plan.finished:
+        error = min(LARGEST_ERROR, 4.0 * float(ERROR_CURVE[plan.t]))
+        packet = plan.packet(plan.correction_for(error))
+        largest = max(largest, packet.bits)
+        plan.advance(packet)
+    assert largest < LARGEST_PACKET_BITS
