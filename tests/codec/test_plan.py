@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcodec.codec.effort import DEFAULT_EFFORT, plan_for_effort
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, plan_for_effort
 from diffcodec.codec.plan import (
     HOP_OFFSET_BITS,
     LARGEST_CORRECTION,
@@ -161,11 +161,10 @@ def test_no_corrections_make_packets_without_bound(correction: int, code_id: int
         plan.advance(packet)
 
 
-def test_an_image_far_harder_than_the_average_stays_below_the_largest_packet() -> None:
-    plan, largest = plan_to(plan_for_effort(1)), 0
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_no_effort_s_packets_come_near_the_largest(effort: int) -> None:
+    plan = plan_to(plan_for_effort(effort))
     while not plan.finished:
-        error = min(LARGEST_ERROR, 4.0 * float(ERROR_CURVE[plan.t]))
-        packet = plan.packet(plan.correction_for(error))
-        largest = max(largest, packet.bits)
+        packet = plan.packet(0)
+        assert 4 * packet.bits < LARGEST_PACKET_BITS
         plan.advance(packet)
-    assert largest < LARGEST_PACKET_BITS
