@@ -28,12 +28,12 @@ def verify_encoding(
         *_, frame = decode_frames(container, model, every=False)
     except BitstreamError as error:
         raise VerificationError(f"{name}: not written, does not decode: {error}") from error
-    header = encoded.header
-    lossless = header.last_stage is not LastStage.NONE
-    if frame.truncated or frame.exact != lossless or frame.step != _last_step(encoded):
+    lossless = encoded.header.last_stage is not LastStage.NONE
+    last_step = 0 if lossless else encoded.header.final_step
+    if frame.truncated or frame.exact != lossless or frame.step != last_step:
         raise VerificationError(
-            f"{name}: not written: expected an image at step {_last_step(encoded)}, decoded one at "
-            f"step {frame.step}"
+            f"{name}: not written: expected an image at step {last_step}, decoded one at step "
+            f"{frame.step}"
         )
     if lossless and not np.array_equal(frame.pixels, pixels):
         differing = int(np.count_nonzero(frame.pixels != pixels))
@@ -41,8 +41,3 @@ def verify_encoding(
             f"{name}: not written: expected the image back, {differing} values of {pixels.size} "
             "differ"
         )
-
-
-def _last_step(encoded: Encoded) -> int:
-    lossless = encoded.header.last_stage is not LastStage.NONE
-    return 0 if lossless else encoded.header.final_step
