@@ -208,9 +208,8 @@ def _check_beginning(data: bytes, name: str) -> None:
 
 
 def _truncated(data: bytes, name: str) -> TruncatedStreamError:
-    return TruncatedStreamError(
-        f"{name}: expected a whole header, found a file that ends inside it, at {len(data)} bytes"
-    )
+    found = f"a file that ends inside it, at {len(data)} bytes" if data else "an empty file"
+    return TruncatedStreamError(f"{name}: expected a whole header, found {found}")
 
 
 def pack_varint(value: int) -> bytes:

@@ -1,11 +1,7 @@
-"""The long fuzz: ``python -m tests.fuzz [--files 10000]``, and ``--atheris`` with coverage.
+"""The long fuzz: ``python -m tests.fuzz [--files 10000]``.
 
-Prints how many files came to what; a file that misbehaves is kept in ``--keep`` and ends the run
-with exit code 1.
-
-``python -m tests.fuzz --atheris CORPUS [libFuzzer options]`` runs until it is stopped or finds
-something; it needs the package atheris (not among the project's dependencies):
-``pip install atheris``.
+Prints how many files came to what; a file that misbehaves is kept in ``--keep``, and the exit code
+is then 1. coverage.py is the one to run by hand.
 """
 
 import argparse
@@ -44,35 +40,13 @@ def run(files: int, first: int, keep: Path) -> int:
     return 1 if found else 0
 
 
-def run_atheris(arguments: list[str]) -> None:
-    """Coverage-guided: libFuzzer chooses bytes, `harness.file_of_bytes` makes files of them."""
-    import atheris  # type: ignore[import-not-found, unused-ignore]
-
-    corpus = Path(arguments[0])
-    corpus.mkdir(parents=True, exist_ok=True)
-    for number, seed in enumerate(harness.seeds()):
-        (corpus / f"seed-{number}").write_bytes(b"\1" + seed)
-    atheris.instrument_all()
-
-    def one_input(data: bytes) -> None:
-        harness.outcome(harness.file_of_bytes(data))
-
-    with harness.measured():
-        atheris.Setup([sys.argv[0], *arguments], one_input)
-        atheris.Fuzz()
-
-
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--files", type=int, default=10_000)
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--keep", type=Path, default=Path("runs/fuzz"))
-    parser.add_argument("--atheris", nargs=argparse.REMAINDER, metavar="CORPUS")
     options = parser.parse_args()
-    if options.atheris:
-        run_atheris(options.atheris)
-        return 0
     return run(options.files, options.first, options.keep)
 
 

@@ -1,8 +1,8 @@
 """What any bytes must do to the decoder: give an image, or fail with a `BitstreamError`.
 
-One harness for the short fuzz of ``make test`` (test_fuzz.py), the long one of ``make fuzz`` and
-the coverage-guided one (__main__.py). Files are made with the model of tests/golden, whose tiles
-are small and whose network is fast.
+One harness for the short fuzz of ``make test`` (test_fuzz.py), the long one of ``make fuzz``
+(__main__.py) and the coverage-guided one (coverage.py). Files are made with the model of
+tests/golden, whose tiles are small and whose network is fast.
 """
 
 import signal
