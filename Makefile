@@ -2,13 +2,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check bench figures train-default
+.PHONY: demo test fuzz check bench figures train-default
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
 
 test: $(READY)
 	$(BIN)/python -m pytest
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --files 10000
 
 check: $(READY)
 	$(BIN)/ruff format --check .

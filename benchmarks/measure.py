@@ -31,11 +31,11 @@ from benchmarks.rate_distortion import (
 )
 from cli import files
 from cli.terminal import Terminal
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
 from diffcodec.errors import DatasetError, DiffcodecError
 from diffcodec.model.catalog import find_model, recorded_digest
 
 BUDGETS_BPD = (0.1, 0.2, 0.5, 1.0, 2.0)
-DEFAULT_EFFORT = 5
 
 
 def run(
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=200, metavar="N", help="at least 2")
     parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
     parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
-    parser.add_argument("--effort", type=int, default=DEFAULT_EFFORT, choices=range(1, 10))
+    parser.add_argument("--effort", type=int, default=DEFAULT_EFFORT, choices=EFFORTS)
     parser.add_argument("--jobs", type=int, default=default_jobs(), metavar="N", help="processes")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument(

@@ -1,12 +1,11 @@
 """``diffcodec decode``: files, or any prefix of them, to images."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from cli import files
+from cli import files, options
 from cli.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -21,8 +20,8 @@ SHEET_NAME = "contact-sheet.png"
     "-o",
     "--output",
     metavar="OUT",
-    help="A PNG file, or '-' for standard output. Default: img.dfc becomes img.png beside it, "
-    "standard input goes to standard output.",
+    help="A PNG file, a folder for it, or '-' for standard output. Default: img.dfc becomes "
+    "img.png beside it, standard input goes to standard output.",
 )
 @click.option(
     "--stop-at-step",
@@ -37,6 +36,7 @@ SHEET_NAME = "contact-sheet.png"
     type=click.Path(file_okay=False, path_type=Path),
     help="Write each x̂_0 as PNG into this folder, and one contact sheet of them.",
 )
+@options.max_pixels
 @click.option("--model", metavar="M", help="A packaged model's name, or a model's folder.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite; write to a terminal.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
@@ -45,6 +45,7 @@ def command(
     output: str | None,
     stop_at_step: int,
     folder: Path | None,
+    max_pixels: int,
     model: str | None,
     force: bool,
     quiet: bool,
@@ -62,10 +63,11 @@ def command(
     # Frames alone are what was asked for where there is no other place to put the image.
     target = _target(source, output) if output or not (folder and source == files.STREAM) else None
     if target is not None:
-        _refuse_target(target, force)
+        files.check_target(source, target, force)
     if folder is not None:
+        files.check_new_folder(folder)
         files.refuse_overwrite(folder / SHEET_NAME, force)
-    container = Container.open(files.read_bytes(source), name)
+    container = Container.open(files.read_bytes(source), name, max_pixels)
     model_folder = None
     if container.header.last_stage is not LastStage.STORED:
         model_folder = (
@@ -106,19 +108,16 @@ def command(
 
 
 def _target(source: str, output: str | None) -> str:
+    files.refuse_directory(source)
     if output is None:
         return source if source == files.STREAM else str(files.decoded_path(source))
     suffix = Path(output).suffix.lower()
     if output != files.STREAM and suffix in files.IMAGE_SUFFIXES - {".png"}:
         raise click.UsageError(f"Images are written as PNG: {output} should end in .png.")
+    if output != files.STREAM and Path(output).is_dir():
+        name = "stdin" if source == files.STREAM else Path(source).name
+        return str(Path(output) / files.decoded_path(name).name)
     return output
-
-
-def _refuse_target(target: str, force: bool) -> None:
-    if target != files.STREAM:
-        files.refuse_overwrite(target, force)
-    elif sys.stdout.isatty() and not force:
-        raise click.UsageError("Refusing to write binary data to a terminal: use -o, or -f.")
 
 
 def _write_frames(folder: Path, frames: "list[Frame]", force: bool) -> None:

@@ -1,6 +1,7 @@
 """``diffcodec encode``: images to files."""
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -9,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import files
+from cli import files, options
 from cli.terminal import Terminal
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
 
 if TYPE_CHECKING:
     from diffcodec.codec.encoder import Encoded
@@ -18,18 +20,22 @@ if TYPE_CHECKING:
     from diffcodec.codec.plan import PlanConfig
 
 LEDGER = "ledger"
-EFFORTS = (1, 9)
-DEFAULT_EFFORT = 5
 
 
 class _EncodeCommand(click.Command):
-    """Lets ``--bits`` stand without its number before an input's name."""
+    """Lets ``--bits`` stand without its number before an option, an input's name or the end."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         parsed = []
         for place, word in enumerate(args):
-            following = args[place + 1] if place + 1 < len(args) else ""
+            following = args[place + 1] if place + 1 < len(args) else "-"
             bare = word == "--bits" and not _is_number(following)
+            if bare and not following.startswith("-") and not os.path.lexists(following):
+                raise click.UsageError(
+                    f"--bits takes a number of bits per dimension, or nothing before an input: "
+                    f"'{following}' is neither a number nor a file.",
+                    ctx,
+                )
             parsed.append(f"--bits={LEDGER}" if bare else word)
         return super().parse_args(ctx, parsed)
 
@@ -51,7 +57,7 @@ class _EncodeCommand(click.Command):
 )
 @click.option(
     "--effort",
-    type=click.IntRange(*EFFORTS),
+    type=click.IntRange(EFFORTS[0], EFFORTS[-1]),
     default=DEFAULT_EFFORT,
     show_default=True,
     help="More effort, more network evaluations, fewer bits.",
@@ -63,6 +69,10 @@ class _EncodeCommand(click.Command):
     help="Aim at N network evaluations for a lossless file of average difficulty, "
     "in place of --effort.",
 )
+@click.option(
+    "--verify", is_flag=True, help="Decode the file before it is written, and fail if it differs."
+)
+@options.max_pixels
 @click.option("--model", metavar="M", help="A packaged model's name, or a model's folder.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite; write to a terminal.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
@@ -74,6 +84,8 @@ def command(
     bits: str | None,
     effort: int,
     steps: int | None,
+    verify: bool,
+    max_pixels: int,
     model: str | None,
     force: bool,
     quiet: bool,
@@ -90,15 +102,16 @@ def command(
     terminal = Terminal(quiet, verbose)
     budget = _budget(bits)
     targets = [_target(source, output, len(inputs)) for source in inputs]
-    _refuse_clashes(targets, force)
+    _refuse_clashes(inputs, targets, force)
     folder = find_model(model)
     images = {
-        source: read_image(files.read_bytes(source), files.display_name(source))
+        source: read_image(files.read_bytes(source), files.display_name(source), max_pixels)
         for source in inputs
     }
 
     from diffcodec.codec.encoder import EncoderSettings, encode_image
     from diffcodec.codec.model import load_codec_model
+    from diffcodec.codec.verification import verify_encoding
 
     codec_model = load_codec_model(folder)
     ledger = bits == LEDGER or verbose or as_json
@@ -108,6 +121,8 @@ def command(
         pixels = images[source]
         with terminal.progress(files.display_name(source), 1000) as advance:
             encoded = encode_image(pixels, codec_model, settings, _step_meter(advance))
+        if verify:
+            verify_encoding(encoded, pixels, codec_model, files.display_name(source))
         if target == files.STREAM:
             files.write_stdout(encoded.data, force)
         else:
@@ -140,6 +155,7 @@ def _budget(bits: str | None) -> float | None:
 
 def _target(source: str, output: str | None, inputs: int) -> str:
     """Where the stream of ``source`` goes."""
+    files.refuse_directory(source)
     if output is None:
         return source if source == files.STREAM else str(files.compressed_path(source))
     if output == files.STREAM:
@@ -150,19 +166,15 @@ def _target(source: str, output: str | None, inputs: int) -> str:
     return output
 
 
-def _refuse_clashes(targets: list[str], force: bool) -> None:
-    """Refuse before any work is done: two inputs for one output, or a file that is there."""
-    for target in targets:
+def _refuse_clashes(inputs: tuple[str, ...], targets: list[str], force: bool) -> None:
+    """Refuse before any work is done: two inputs for one output, or one that cannot be written."""
+    if inputs.count(files.STREAM) > 1:
+        raise click.UsageError("Standard input can be read once: '-' was given twice.")
+    for source, target in zip(inputs, targets, strict=True):
         if targets.count(target) > 1:
             name = "standard output" if target == files.STREAM else target
-            raise click.UsageError(f"Two inputs would be written to {name}: name a folder with -o.")
-        if target == files.STREAM:
-            if sys.stdout.isatty() and not force:
-                raise click.UsageError(
-                    "Refusing to write binary data to a terminal: use -o, or -f."
-                )
-        else:
-            files.refuse_overwrite(target, force)
+            raise click.UsageError(f"Two inputs would be written to {name}: give each its own -o.")
+        files.check_target(source, target, force)
 
 
 def _plan(model: "CodecModel", effort: int, steps: int | None) -> "PlanConfig":

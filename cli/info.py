@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 def command(source: str, as_json: bool) -> None:
     """Show a file's header, its segments and its bits by part.
 
-    Needs no model. A truncated or damaged file is shown as far as it goes.
+    Needs no model and no memory for pixels, so any size is shown. A truncated or damaged file is
+    shown as far as it goes.
     """
     from diffcodec.bitstream.container import Container
 
@@ -55,6 +56,7 @@ def _report(container: "Container") -> dict[str, Any]:
         "bits_per_dimension": bits_per_dimension(8.0 * len(container.content), header.dimensions),
         "segments": [
             {
+                "number": number,
                 "name": segment.name,
                 "offset": segment.offset,
                 "bytes": segment.length_bytes,
@@ -64,7 +66,7 @@ def _report(container: "Container") -> dict[str, Any]:
                 ),
                 "check": _check(segment.check_ok),
             }
-            for segment in container.segments()
+            for number, segment in enumerate(container.segments())
         ],
     }
 
@@ -92,12 +94,14 @@ def _print(name: str, report: dict[str, Any]) -> None:
             soft_wrap=True,
         )
     table = Table()
+    table.add_column("", justify="right")
     table.add_column("segment")
     for heading in ("offset", "bytes", "bits", "bits/dim"):
         table.add_column(heading, justify="right")
     table.add_column("check")
     for segment in report["segments"]:
         table.add_row(
+            str(segment["number"]),
             segment["name"],
             str(segment["offset"]),
             str(segment["bytes_found"]),

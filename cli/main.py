@@ -1,27 +1,30 @@
-"""The command group; errors become exit codes.
-
-0 success, 1 failure, 2 usage, 3 damaged stream or wrong model, 130 interrupted.
-"""
+"""The command group; errors become one line and an exit code (`cli.exit_codes`)."""
 
 import importlib
+import io
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from types import FrameType
 
 import click
 from click.exceptions import NoArgsIsHelpError
 
-from cli import terminal
-from diffcodec.errors import BitstreamError, DiffcodecError, ModelMismatchError
+from cli import exit_codes, files, terminal
 
-SUCCESS, FAILURE, USAGE, DAMAGED, INTERRUPTED, TERMINATED = 0, 1, 2, 3, 130, 143
+# A request to end, and the exit code that shells give a process that ends on that signal.
+_ENDINGS = {
+    signal.SIGTERM: exit_codes.TERMINATED,
+    signal.SIGHUP: exit_codes.HUNG_UP,
+}
 
 # Name → the module that holds it as `command`, and its line in the group's help. The lines are
 # here so that help imports no command, and a command's module is imported when it is called.
 COMMANDS = {
     "encode": ("cli.encode", "Compress images, losslessly or to a given size."),
     "decode": ("cli.decode", "Restore an image from a file or any prefix of one."),
+    "verify": ("cli.verify", "Check files without writing images."),
     "info": ("cli.info", "Show what a file holds and where its bits went."),
     "rd-curve": ("cli.rd_curve", "Measure error against rate with real files."),
     "train": ("cli.train", "Train a model."),
@@ -75,48 +78,65 @@ def main(
 
     A command's own integer result is its exit code, where it returns one.
     """
-    # A request to terminate unwinds as an interrupt does, so nothing half-written is left.
-    previous = signal.signal(signal.SIGTERM, _terminate)
+    _print_any_name()
+    with _unwinding_endings():
+        try:
+            try:
+                result = group(table).main(arguments, prog_name="diffcodec", standalone_mode=False)
+            finally:
+                # Here, where a full disk is an error that can be told; at exit it no longer is.
+                files.flush_stdout()
+        except NoArgsIsHelpError as error:
+            error.show()
+            return exit_codes.USAGE
+        except click.UsageError as error:
+            command = error.ctx.command_path if error.ctx is not None else "diffcodec"
+            terminal.error(f"{error.format_message()} See '{command} --help'.")
+            return exit_codes.USAGE
+        except click.ClickException as error:
+            terminal.error(error.format_message())
+            return error.exit_code
+        except click.Abort:  # click's word for KeyboardInterrupt
+            return exit_codes.INTERRUPTED
+        except BrokenPipeError:
+            # Who reads has had enough: no error to tell anyone.
+            return exit_codes.FAILURE
+        except Exception as error:
+            code = exit_codes.of_error(error)
+            if code is None:
+                raise
+            terminal.error(exit_codes.explain(error))
+            return code
+    return result if isinstance(result, int) else exit_codes.SUCCESS
+
+
+def _print_any_name() -> None:
+    """Let what the locale's encoding lacks, a file's odd name, be printed escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+@contextmanager
+def _unwinding_endings() -> Iterator[None]:
+    """Requests to end unwind as an interrupt does, so that nothing half-written is left.
+
+    What is ignored, as SIGHUP under nohup, stays so.
+    """
+    previous = {
+        number: signal.signal(number, _end)
+        for number in _ENDINGS
+        if signal.getsignal(number) is not signal.SIG_IGN
+    }
     try:
-        result = group(table).main(arguments, prog_name="diffcodec", standalone_mode=False)
-    except NoArgsIsHelpError as error:
-        error.show()
-        return USAGE
-    except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else "diffcodec"
-        terminal.error(f"{error.format_message()} See '{command} --help'.")
-        return USAGE
-    except click.ClickException as error:
-        terminal.error(error.format_message())
-        return error.exit_code
-    except click.Abort:  # click's word for KeyboardInterrupt
-        return INTERRUPTED
-    except (BitstreamError, ModelMismatchError) as error:
-        terminal.error(str(error))
-        return DAMAGED
-    except DiffcodecError as error:
-        terminal.error(str(error))
-        return FAILURE
-    except OSError as error:
-        terminal.error(_explain(error))
-        return FAILURE
-    except MemoryError:
-        terminal.error("not enough memory")
-        return FAILURE
+        yield
     finally:
-        signal.signal(signal.SIGTERM, previous)
-    return result if isinstance(result, int) else SUCCESS
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _explain(error: OSError) -> str:
-    """``file: reason``, without errno's number."""
-    reason = error.strerror or str(error) or type(error).__name__
-    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
-    return ": ".join([*names, reason])
-
-
-def _terminate(number: int, frame: FrameType | None) -> None:
-    sys.exit(TERMINATED)
+def _end(number: int, frame: FrameType | None) -> None:
+    sys.exit(_ENDINGS[signal.Signals(number)])
 
 
 if __name__ == "__main__":

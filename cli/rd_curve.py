@@ -10,6 +10,7 @@ import click
 from cli import files
 from cli.data import data_options, locate_data
 from cli.terminal import Terminal
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
 
 if TYPE_CHECKING:
     from benchmarks.adapters.base import Pixels
@@ -32,8 +33,8 @@ JSON_SUFFIX = ".json"
 @click.option("--model", metavar="M", help="A packaged model's name, or a model's folder.")
 @click.option(
     "--effort",
-    type=click.IntRange(1, 9),
-    default=5,
+    type=click.IntRange(EFFORTS[0], EFFORTS[-1]),
+    default=DEFAULT_EFFORT,
     show_default=True,
     help="More effort, more network evaluations, fewer bits.",
 )

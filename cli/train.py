@@ -15,7 +15,7 @@ import click
 
 from cli import files
 from cli.data import data_options, device_option, held_out_count, locate_data, pick_device
-from cli.main import INTERRUPTED, TERMINATED
+from cli.exit_codes import INTERRUPTED, TERMINATED
 from cli.terminal import Terminal, console
 
 if TYPE_CHECKING:

@@ -7,9 +7,11 @@ DiffcodecError
 │   └── InstabilityError       one step whose loss is no number, or a spike
 ├── CheckpointError            weights or configuration that cannot be read
 │   └── ModelMismatchError     the file was made with another model
+├── VerificationError          a file just encoded that does not decode to its image
 └── BitstreamError             a compressed file that cannot be decoded
     ├── BadMagicError          not a diffcodec file
     ├── UnsupportedVersionError  made by a format version this release does not read
+    ├── PixelLimitError        announces a larger image than the caller allows
     ├── ChecksumError          damaged
     ├── TruncatedStreamError   ends before the first thing that could be shown
     └── NumericMismatchError   the decoder's arithmetic departed from the encoder's
@@ -44,6 +46,10 @@ class ModelMismatchError(CheckpointError):
     """A compressed file names another model than the one given."""
 
 
+class VerificationError(DiffcodecError):
+    """A file just encoded does not decode to its image; it was not written."""
+
+
 class BitstreamError(DiffcodecError):
     """A compressed file cannot be decoded."""
 
@@ -56,6 +62,10 @@ class UnsupportedVersionError(BitstreamError):
     """The file's format version is not one that this release reads."""
 
 
+class PixelLimitError(BitstreamError):
+    """The header announces more pixels than the caller allows; the file may be whole."""
+
+
 class ChecksumError(BitstreamError):
     """A segment's check does not agree with its bytes: the file is damaged."""
 
@@ -65,4 +75,7 @@ class TruncatedStreamError(BitstreamError):
 
 
 class NumericMismatchError(BitstreamError):
-    """The bytes are whole, but this machine's arithmetic departed from the encoder's."""
+    """The bytes are whole, but this machine's arithmetic departed from the encoder's.
+
+    From a file the message reads ``numeric mismatch at segment k`` (docs/format.md, Segments).
+    """

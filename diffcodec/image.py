@@ -6,6 +6,7 @@ with a message that says what was found, because a silent conversion would lose 
 
 import io
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,13 +15,15 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from diffcodec.errors import ImageError
-
-PIXEL_LIMIT = 1 << 26
-"""Pixels an image may have unless the caller allows more: a guard against decompression bombs."""
+from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 _EXPECTED = "expected one picture of 8-bit gray or RGB"
 _BIT_DEPTH_OFFSET = 24  # in a PNG: signature 8, chunk length 4, "IHDR" 4, width 4, height 4
 _TIFF_BITS_PER_SAMPLE = 258
+_SGI_BYTES_A_SAMPLE_OFFSET = 3
+_JPEG_2000_START = b"\xff\x4f\xff\x51"
+_JPEG_2000_COMPONENTS = 40  # from the start: markers 4, length 2, capabilities 2, eight sizes of 4
+_AV1_HIGH_BIT_DEPTH = 0x40
 
 
 def read_image(data: bytes, name: str, pixel_limit: int | None = PIXEL_LIMIT) -> NDArray[np.uint8]:
@@ -30,11 +33,12 @@ def read_image(data: bytes, name: str, pixel_limit: int | None = PIXEL_LIMIT) ->
     so decoding restores the stored pixels and the tag itself is not kept. Colour profiles are
     neither applied nor kept. Of a JPEG with secondary pictures (MPO) the primary one is taken.
 
-    ``name`` is for messages. ``pixel_limit`` bounds H · W before anything is decoded; ``None``
-    lifts the bound.
+    ``name`` is for messages. ``pixel_limit`` bounds the area (`counted_pixels`) before anything is
+    decoded; ``None`` lifts the bound.
 
     Raises :class:`ImageError` for anything that is not a whole single picture of 8-bit gray or RGB:
-    more than 8 bits a sample, animations, transparency (even where every pixel is opaque), CMYK and
+    more than 8 bits a sample (as far as PNG, TIFF, PPM, SGI, JPEG 2000 and AVIF tell, and Pillow's
+    mode for others), animations, transparency (even where every pixel is opaque), CMYK and
     other colour models, damaged files and files that are no image.
 
     >>> read_image(png_bytes(np.full((2, 3, 1), 7, dtype=np.uint8)), "seven.png")[..., 0]
@@ -42,7 +46,7 @@ def read_image(data: bytes, name: str, pixel_limit: int | None = PIXEL_LIMIT) ->
            [7, 7, 7]], dtype=uint8)
     """
     try:
-        with _pillow_limit_lifted(), Image.open(io.BytesIO(data)) as image:
+        with _pillow_alone(), Image.open(io.BytesIO(data)) as image:
             _refuse_unless_taken(image, data, name, pixel_limit)
             image.load()
             gray = image.mode in ("1", "L")
@@ -77,11 +81,8 @@ def _refuse_unless_taken(
 ) -> None:
     """Raise :class:`ImageError` for an opened, not yet decoded image that the codec cannot keep."""
     width, height = image.size
-    if pixel_limit is not None and width * height > pixel_limit:
-        raise ImageError(
-            f"{name}: expected at most {pixel_limit} pixels, found {width}×{height} = "
-            f"{width * height}; raise the pixel limit if that is meant"
-        )
+    if (excess := excess_pixels(width, height, pixel_limit)) is not None:
+        raise ImageError(f"{name}: {excess}")
     frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if frames > 1:
         raise ImageError(f"{name}: {_EXPECTED}, found an animation or {frames} pages")
@@ -104,6 +105,12 @@ def _bits_a_sample(image: Image.Image, data: bytes) -> int:
         return data[_BIT_DEPTH_OFFSET]
     if image.format == "TIFF":
         return int(max(image.tag_v2.get(_TIFF_BITS_PER_SAMPLE, (1,))))  # type: ignore[attr-defined]
+    if image.format == "SGI":
+        return 8 * data[_SGI_BYTES_A_SAMPLE_OFFSET]
+    if image.format == "JPEG2000":
+        return _jpeg_2000_bits(data)
+    if image.format == "AVIF":
+        return _avif_bits(data)
     for tile in getattr(image, "tile", ()):
         options = tile.args if isinstance(tile.args, tuple) else (tile.args,)
         # A raw mode such as "RGB;16B", or the greatest value of a PPM.
@@ -114,13 +121,33 @@ def _bits_a_sample(image: Image.Image, data: bytes) -> int:
     return 8
 
 
+def _jpeg_2000_bits(data: bytes) -> int:
+    """The greatest of the components' depths in the SIZ marker (ISO/IEC 15444-1, A.5.1)."""
+    start = data.find(_JPEG_2000_START) + _JPEG_2000_COMPONENTS
+    count = int.from_bytes(data[start : start + 2], "big")
+    return max((byte & 0x7F for byte in data[start + 2 : start + 2 + 3 * count : 3]), default=7) + 1
+
+
+def _avif_bits(data: bytes) -> int:
+    """10 where any picture's AV1 configuration says high bit depth (AV1-ISOBMFF, 2.3.3), else 8."""
+    # The configurations stand together, before or behind the coded pictures.
+    first = data.find(b"av1C")
+    _, *boxes = data[first : data.find(b"mdat", first)].split(b"av1C")
+    return 10 if any(box[2] & _AV1_HIGH_BIT_DEPTH for box in boxes if len(box) > 2) else 8
+
+
 @contextmanager
-def _pillow_limit_lifted() -> Iterator[None]:
-    """Switch off Pillow's own pixel limit, a module global, where ``pixel_limit`` stands in."""
+def _pillow_alone() -> Iterator[None]:
+    """Switch off Pillow's pixel limit, for which ``pixel_limit`` stands in, and its warnings.
+
+    They are about metadata and palettes, which the codec does not keep.
+    """
     limit = Image.MAX_IMAGE_PIXELS
     Image.MAX_IMAGE_PIXELS = None
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         Image.MAX_IMAGE_PIXELS = limit
 

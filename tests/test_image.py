@@ -1,3 +1,4 @@
+import contextlib
 import io
 import struct
 import zlib
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, features
 
 from diffcodec.errors import ImageError
 from diffcodec.image import png_bytes, read_image
@@ -98,9 +99,50 @@ SIXTEEN_BIT_RGB_TIFF = (
 )
 
 
+def deep_jpeg_2000(**options: Any) -> bytes:
+    """A JPEG 2000 file whose green channel says that it has 12 bits a sample."""
+    data = bytearray(file_of(BLACK, "JPEG2000", **options))
+    data[data.find(b"\xff\x4f\xff\x51") + 42 + 3] = 11
+    return bytes(data)
+
+
+def deep_avif() -> bytes:
+    """An AVIF file that says it has 10 bits a sample in both places where that stands."""
+    data = bytearray(file_of(Image.new("RGB", (8, 8)), "AVIF"))
+    data[data.find(b"av1C") + 6] |= 0x40
+    depths = data.find(b"pixi") + 9
+    data[depths : depths + 3] = bytes([10, 10, 10])
+    return bytes(data)
+
+
+@pytest.mark.parametrize("options", [{}, {"no_jp2": True}])
+def test_jpeg_2000_tells_its_depth(options: dict[str, Any]) -> None:
+    assert read_image(file_of(BLACK, "JPEG2000", **options), "black.jp2").shape == (4, 4, 3)
+    with pytest.raises(ImageError, match=r"^deep\.jp2: .*more than 8 bits a sample"):
+        read_image(deep_jpeg_2000(**options), "deep.jp2")
+
+
+@pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
+def test_avif_tells_its_depth() -> None:
+    assert read_image(file_of(Image.new("RGB", (8, 8)), "AVIF"), "black.avif").shape == (8, 8, 3)
+    with pytest.raises(ImageError, match=r"^deep\.avif: .*more than 8 bits a sample"):
+        read_image(deep_avif(), "deep.avif")
+
+
+def test_pillow_s_warnings_are_not_the_user_s(recwarn: pytest.WarningsRecorder) -> None:
+    # A TIFF directory that promises more entries than there are.
+    data = bytearray(file_of(Image.new("L", (4, 4)), "TIFF"))
+    start = int.from_bytes(data[4:8], "little")
+    data[start] += 5
+    with contextlib.suppress(ImageError):
+        read_image(bytes(data), "odd.tiff")
+    assert not recwarn.list
+
+
 @pytest.mark.parametrize(
     ("data", "found"),
     [
+        (file_of(BLACK, "SGI", bpc=2), "more than 8 bits a sample"),
         (file_of(Image.new("I;16", (4, 4))), "more than 8 bits a sample"),
         (png_of(1, 1, 16, 2, bytes(7)), "more than 8 bits a sample"),
         (png_of(1, 1, 16, 0, bytes(3)), "more than 8 bits a sample"),
@@ -143,15 +185,15 @@ def test_damaged_files_are_image_errors(data: st.DataObject) -> None:
 
 def test_the_pixel_limit_holds_before_decoding_and_can_be_lifted() -> None:
     data = file_of(Image.new("L", (40, 30)))
-    with pytest.raises(ImageError, match="at most 1199 pixels, found 40×30 = 1200"):
-        read_image(data, "large.png", pixel_limit=1199)
-    assert read_image(data, "large.png", pixel_limit=1200).shape == (30, 40, 1)
+    with pytest.raises(ImageError, match="at most 2047 pixels, found 40×30, which is 2048"):
+        read_image(data, "large.png", pixel_limit=2047)
+    assert read_image(data, "large.png", pixel_limit=2048).shape == (30, 40, 1)
     assert read_image(data, "large.png", pixel_limit=None).shape == (30, 40, 1)
 
 
 def test_a_bomb_is_refused_without_decoding_it() -> None:
     bomb = png_of(100_000, 100_000, 8, 2, b"")
-    with pytest.raises(ImageError, match="at most 67108864 pixels, found 100000×100000"):
+    with pytest.raises(ImageError, match="at most 16777216 pixels, found 100000×100000"):
         read_image(bomb, "bomb.png")
 
 

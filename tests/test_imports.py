@@ -12,12 +12,13 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 # Layer → the layers it may import. Subpackages and lone modules of diffcodec are layers of their
 # own; cli and benchmarks are one each.
-BASE = {"errors", "units"}
+BASE = {"errors", "limits", "units"}
 MATHEMATICS = BASE | {"image", "diffusion"}
 LIBRARY = MATHEMATICS | {"bits", "model", "training", "coding", "bitstream", "codec"}
 ALLOWED: dict[str, set[str]] = {
     "diffcodec": set(),
     "errors": set(),
+    "limits": set(),
     "units": {"errors"},
     "bits": {"errors"},
     "image": BASE,

@@ -17,8 +17,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from diffcodec.bitstream.crc import crc8, crc16, crc32
-from diffcodec.bitstream.header import PIXEL_LIMIT, Header, LastStage
+from diffcodec.bitstream.header import Header, LastStage
 from diffcodec.errors import BitstreamError, ChecksumError
+from diffcodec.limits import PIXEL_LIMIT
+
+LAST_STAGE_SEGMENT = 2
+"""Number of the last stage in a file with hops: segments are counted from 0, the header."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,8 @@ class Container:
 
     def segments(self) -> tuple[SegmentInfo, ...]:
         """Header, hop stream and last stage as far as the file has them, in its order.
+
+        A segment's place is its number, by which errors and listings call it.
 
         Nothing is raised for a damaged segment: ``check_ok`` tells.
         """

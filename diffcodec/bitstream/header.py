@@ -9,9 +9,11 @@ from diffcodec.errors import (
     BadMagicError,
     BitstreamError,
     ChecksumError,
+    PixelLimitError,
     TruncatedStreamError,
     UnsupportedVersionError,
 )
+from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 MAGIC = 0xDFC
 VERSION = 1
@@ -19,10 +21,9 @@ FINEST_STEPS = 1000
 """T: steps of the finest grid, on which hops begin and end."""
 MODEL_ID_BYTES = 2
 NO_MODEL = bytes(MODEL_ID_BYTES)
-PIXEL_LIMIT = 1 << 26
-"""Pixels a header may announce unless the caller allows more."""
 
-_FIXED_BYTES = 7  # magic and version, model id, packed fields
+FIXED_HEADER_BYTES = 7
+"""Magic and version, model id, packed fields: what precedes the varints."""
 _VARINT_BYTES = 5
 _VARINT_LIMIT = 1 << 32
 
@@ -91,7 +92,7 @@ class Header:
             numbers.append(self.hop_bytes)
         if self.last_stage is not LastStage.NONE:
             numbers.append(self.payload_bytes)
-        packed = writer.to_bytes() + b"".join(map(_pack_varint, numbers))
+        packed = writer.to_bytes() + b"".join(map(pack_varint, numbers))
         return packed + bytes([crc8(packed)])
 
     @staticmethod
@@ -102,8 +103,9 @@ class Header:
 
         ``name`` is the file's, for messages. Raises :class:`BadMagicError`,
         :class:`UnsupportedVersionError`, :class:`TruncatedStreamError` where the data end inside
-        the header, :class:`ChecksumError`, and :class:`BitstreamError` for reserved values and for
-        more than ``pixel_limit`` pixels (``None``: no limit).
+        the header, :class:`ChecksumError`, :class:`PixelLimitError` for more than ``pixel_limit``
+        pixels (`counted_pixels`; ``None``: no limit), and :class:`BitstreamError` for reserved
+        values.
 
         >>> header = Header(32, 32, 3, model_id=b"ab", final_step=17)
         >>> packed = header.pack()
@@ -111,7 +113,7 @@ class Header:
         True
         """
         _check_beginning(data, name)
-        reader = BitReader(data[2:_FIXED_BYTES])
+        reader = BitReader(data[2:FIXED_HEADER_BYTES])
         model_id = reader.read(8 * MODEL_ID_BYTES).to_bytes(MODEL_ID_BYTES, "big")
         channels = 1 if reader.read(1) else 3
         last_stage = reader.read(2)
@@ -120,7 +122,7 @@ class Header:
         channel_code = reader.read(2)
         final_step = reader.read(10)
         square = reader.read(1)
-        width_less_1, position = _unpack_varint(data, _FIXED_BYTES, name)
+        width_less_1, position = _unpack_varint(data, FIXED_HEADER_BYTES, name)
         height_less_1, hop_bytes, payload_bytes = width_less_1, 0, 0
         if not square:
             height_less_1, position = _unpack_varint(data, position, name)
@@ -157,11 +159,8 @@ class Header:
             )
         except ValueError as error:
             raise BitstreamError(f"{name}: {error}") from None
-        if pixel_limit is not None and header.width * header.height > pixel_limit:
-            raise BitstreamError(
-                f"{name}: expected at most {pixel_limit} pixels, found {header.width}×"
-                f"{header.height}; raise the pixel limit if that is meant"
-            )
+        if (excess := excess_pixels(header.width, header.height, pixel_limit)) is not None:
+            raise PixelLimitError(f"{name}: {excess}")
         return header, position + 1
 
 
@@ -204,17 +203,16 @@ def _check_beginning(data: bytes, name: str) -> None:
         )
     if len(data) >= 2 and (version := data[1] & 0xF) != VERSION:
         raise UnsupportedVersionError(f"{name}: expected format version {VERSION}, found {version}")
-    if len(data) < _FIXED_BYTES:
+    if len(data) < FIXED_HEADER_BYTES:
         raise _truncated(data, name)
 
 
 def _truncated(data: bytes, name: str) -> TruncatedStreamError:
-    return TruncatedStreamError(
-        f"{name}: expected a whole header, found a file that ends inside it, at {len(data)} bytes"
-    )
+    found = f"a file that ends inside it, at {len(data)} bytes" if data else "an empty file"
+    return TruncatedStreamError(f"{name}: expected a whole header, found {found}")
 
 
-def _pack_varint(value: int) -> bytes:
+def pack_varint(value: int) -> bytes:
     """LEB128: seven bits a byte, least significant first, the top bit set on all but the last."""
     packed = bytearray()
     while value >= 0x80:

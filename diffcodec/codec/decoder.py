@@ -29,6 +29,7 @@ class Frame:
         step: the step t of the grid that it was estimated at; 0 for exact pixels.
         stream_bytes: length of the shortest prefix of the file that gives this image.
         pixels: uint8 [H, W, C].
+        packets: whole packets that were decoded for it.
         exact: whether the pixels are the original's.
         truncated: the file ends here, before its own end.
     """
@@ -36,6 +37,7 @@ class Frame:
     step: int
     stream_bytes: int
     pixels: NDArray[np.uint8]
+    packets: int = 0
     exact: bool = False
     truncated: bool = False
 
@@ -82,12 +84,12 @@ def _decode_hops(
     except BitstreamError as error:
         raise BitstreamError(f"{container.name}: {error}") from error
     reader = BitReader(hops.data)
-    header_bytes, told_bits = len(container.header_bytes), 0
+    header_bytes, told_bits, packets = len(container.header_bytes), 0, 0
 
     def frame(truncated: bool = False) -> Frame:
         stream_bytes = header_bytes + -(-told_bits // 8)
         pixels = signal_to_levels(layout.join(process.estimate()))
-        return Frame(process.plan.t, stream_bytes, pixels, truncated=truncated)
+        return Frame(process.plan.t, stream_bytes, pixels, packets, truncated=truncated)
 
     while not process.plan.finished:
         try:
@@ -112,6 +114,7 @@ def _decode_hops(
         if every:
             yield frame()
         process.advance(packet, c)
+        packets += 1
         told_bits = reader.position
     if reader.remaining >= 8:
         yield frame()
@@ -135,7 +138,7 @@ def _decode_hops(
     if payload.complete:
         if every:
             yield frame()
-        yield Frame(0, container.total_bytes, pixels, exact=True)
+        yield Frame(0, container.total_bytes, pixels, packets, exact=True)
     else:
         yield frame(truncated=True)
 

@@ -4,6 +4,7 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,7 @@ from diffcodec.bits import BitWriter
 from diffcodec.bitstream.container import assemble
 from diffcodec.bitstream.header import Header, LastStage
 from diffcodec.bitstream.stored import pack_pixels
+from diffcodec.codec.effort import DEFAULT_EFFORT, plan_for_effort
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.pixels import encode_pixels
 from diffcodec.codec.plan import Packet, PlanConfig
@@ -41,7 +43,7 @@ class EncoderSettings:
         trace: measure the RMSE after every packet for the ledger (one evaluation a packet).
     """
 
-    plan: PlanConfig = field(default_factory=PlanConfig)
+    plan: PlanConfig = field(default_factory=partial(plan_for_effort, DEFAULT_EFFORT))
     bpd: float | None = None
     handover_gamma: float = HANDOVER_GAMMA
     trace: bool = False

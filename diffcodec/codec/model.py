@@ -1,6 +1,8 @@
 """The model as the codec sees it: a denoiser evaluated the same way at both ends."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -38,6 +40,8 @@ class CodecModel:
                 f"{TILE_CHANNELS} channels, found {config.schedule.steps} and "
                 f"{config.unet.image_channels}"
             )
+        # Whatever layout the weights were given in; torch's stubs do not know this form of `to`.
+        self.checkpoint.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @property
     def model_id(self) -> bytes:
@@ -71,17 +75,29 @@ class CodecModel:
         size = min(len(z), LARGEST_BATCH)
         gamma = torch.full((size,), float(self.schedule.gamma[t]), dtype=torch.float32)
         batches = [z[start : start + size] for start in range(0, len(z), size)]
-        estimates = _evaluators().map(lambda batch: self._evaluate(batch, gamma), batches)
-        return np.concatenate(list(estimates))
+        with full_precision():
+            estimates = _evaluators().map(lambda batch: self._evaluate(batch, gamma), batches)
+            return np.concatenate(list(estimates))
 
     @torch.inference_mode()
     def _evaluate(self, batch: Float64, gamma: torch.Tensor) -> Float64:
-        tiles = torch.zeros((len(gamma), *batch.shape[1:]))
+        tiles = torch.zeros((len(gamma), *batch.shape[1:]), dtype=torch.float32)
         tiles[: len(batch)] = torch.from_numpy(batch.astype(np.float32))
         tiles = tiles.contiguous(memory_format=torch.channels_last)
         output = self.checkpoint.denoiser(tiles, gamma).clamp(-1.0, 1.0)
         estimate: Float64 = output[: len(batch)].double().numpy()
         return estimate
+
+
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Float32 products in float32, though the program at large may ask for fewer bits."""
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(precision)
 
 
 @lru_cache(maxsize=1)

@@ -7,6 +7,7 @@ level, so the probabilities are a function of integers (docs/format.md, Numeric 
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcodec.bitstream.container import LAST_STAGE_SEGMENT
 from diffcodec.coding.ans import decode_levels, encode_levels
 from diffcodec.coding.tables import best_scale_index, ideal_bits, round_means
 from diffcodec.diffusion.process import HALF_RANGE
@@ -37,7 +38,9 @@ def decode_pixels(payload: bytes, estimate: NDArray[np.float64], name: str) -> N
     try:
         levels = decode_levels(payload[1:], _means(estimate), payload[0])
     except NumericMismatchError as error:
-        raise NumericMismatchError(f"{name}: {error}") from error
+        raise NumericMismatchError(
+            f"{name}: numeric mismatch at segment {LAST_STAGE_SEGMENT}, the last stage: {error}"
+        ) from error
     return levels.reshape(estimate.shape)
 
 

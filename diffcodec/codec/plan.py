@@ -25,6 +25,13 @@ SMALLEST_PART_BITS = 96
 CORRECTIONS_PER_OCTAVE = 8
 LARGEST_CORRECTION = 64
 SMALLEST_ERROR = 2.0**-40
+LARGEST_ERROR = 4.0
+"""Signals lie in [−1, 1], so no error is larger: a stream cannot ask for ever larger packets."""
+LARGEST_PACKET_BITS = 1 << 15
+"""For each vector, so that no stream can ask for an array of any size.
+
+With the shipped model and the coarsest plan an image of four times the average error needs 22500.
+"""
 # 2^(1/8), written out: no platform's pow has a say.
 _CORRECTION_RATIO = 1.0905077326652577
 
@@ -39,9 +46,9 @@ class PlanConfig:
         code_id: key of `CHANNEL_CODES`.
     """
 
-    growth_index: int = 8
-    parts: int = 4
-    code_id: int = 2
+    growth_index: int
+    parts: int
+    code_id: int
 
     @property
     def growth(self) -> float:
@@ -144,13 +151,17 @@ class HopPlan:
                 f"step {self.t}, found {correction}"
             )
         end = self._final_step if final_step is None else final_step
-        error = max(SMALLEST_ERROR, self.predicted_error() * _power(_CORRECTION_RATIO, correction))
+        error = self.predicted_error() * _power(_CORRECTION_RATIO, correction)
+        error = min(LARGEST_ERROR, max(SMALLEST_ERROR, error))
         part_bits = self._part_bits
         if self.at_hop:
             _, part_bits = self._hop()
         kl_nats = self._code.bought_nats(self._code.nearest_budget(part_bits))
         s = max(end, self._step_for(kl_nats, error))
         kl_nats = hop_kl_nats(self._schedule, s, self.t, self._dimensions * error)
+        kl_nats = min(
+            kl_nats, self._code.bought_nats(self._code.nearest_budget(LARGEST_PACKET_BITS))
+        )
         return Packet(self.t, s, self._code.payload_bits(kl_nats), error, self.at_hop)
 
     def advance(self, packet: Packet) -> None:

@@ -13,6 +13,7 @@ from diffcodec.errors import (
     BadMagicError,
     BitstreamError,
     ChecksumError,
+    PixelLimitError,
     TruncatedStreamError,
     UnsupportedVersionError,
 )
@@ -184,7 +185,7 @@ def test_a_wrong_check_is_named_with_the_right_one() -> None:
 
 def test_the_pixel_limit_can_be_lifted() -> None:
     packed = Header(1 << 14, 1 << 13, 3).pack()
-    with pytest.raises(BitstreamError, match="at most 67108864 pixels, found 16384×8192"):
+    with pytest.raises(PixelLimitError, match="at most 16777216 pixels, found 16384×8192"):
         Header.unpack(packed, NAME)
     assert Header.unpack(packed, NAME, pixel_limit=1 << 27)[0].dimensions == 3 << 27
 

@@ -208,3 +208,55 @@ def test_a_missing_file_is_named(
 ) -> None:
     assert decode(tmp_path / "none.dfc") == 1
     assert str(tmp_path / "none.dfc") in capsys.readouterr().err
+
+
+def test_a_folder_takes_the_image_under_its_name(
+    decode: Decode, file: Path, tmp_path: Path, pixels: Pixels
+) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    assert decode(file, "-o", folder) == 0
+    np.testing.assert_array_equal(image_of(folder / "img.png"), pixels)
+    assert decode(file, "-o", folder) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "exit_code", "complaint"),
+    [
+        (["-o", "img.dfc"], 2, "is the input"),
+        (["-f", "-o", "img.dfc"], 2, "is the input"),
+        (["-o", "no/such.png"], 1, "No such directory"),
+        (["--frames", "img.dfc/frames"], 1, "Not a directory"),
+        (["--max-pixels", "1023"], 1, "--max-pixels 1024 allows them"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_any_work(
+    arguments: list[str],
+    exit_code: int,
+    complaint: str,
+    file: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(file.parent)
+    # A model that is not there shows what is looked at first.
+    assert main(["decode", "--model", "none-such", file.name, *arguments]) == exit_code
+    error = capsys.readouterr().err
+    assert complaint in error
+    assert error.count("\n") == 1
+    assert [path.name for path in file.parent.iterdir()] == ["img.dfc"]
+
+
+def test_a_header_of_any_size_allocates_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from diffcodec.bitstream.header import Header
+
+    file = tmp_path / "huge.dfc"
+    file.write_bytes(Header(1 << 32, 1 << 32, 3).pack())
+    for command in ("decode", "verify"):
+        assert main([command, str(file)]) == 1
+        output = capsys.readouterr()
+        assert "found 4294967296×4294967296" in output.out + output.err
+    assert main(["info", str(file)]) == 0
+    assert "4294967296×4294967296 RGB" in capsys.readouterr().out

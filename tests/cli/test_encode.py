@@ -1,5 +1,7 @@
 import json
+import os
 import sys
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cli.main import main
+from diffcodec.bitstream.header import Header
 from diffcodec.image import png_bytes, read_image
 
 Pixels = NDArray[np.uint8]
@@ -267,6 +270,144 @@ def test_values_out_of_range_are_usage_errors(
 ) -> None:
     assert encode(*arguments, image) == 2
     assert arguments[0] in one_line_error(capsys)
+
+
+@pytest.mark.parametrize("word", ["x", "0,5", "img2.png"])
+def test_a_word_after_bits_is_a_number_or_a_file(
+    word: str, encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode("--bits", word, image) == 2
+    error = one_line_error(capsys)
+    assert f"'{word}' is neither a number nor a file" in error
+    assert "bits per dimension" in error
+
+
+def test_bits_before_an_option_or_standard_input_stand_alone(
+    encode: Encode,
+    image: Path,
+    pixels: Pixels,
+    feed: Callable[[bytes], None],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert encode("--bits", "-q", image) == 0
+    assert "paid, bits" in capsys.readouterr().out
+    feed(png_bytes(pixels))
+    assert encode("-f", "-o", image.with_suffix(".dfc"), "--bits", "-") == 0
+    assert "paid, bits" in capsys.readouterr().out
+
+
+def test_verified_files_are_the_same_files(encode: Encode, image: Path, tmp_path: Path) -> None:
+    assert encode("-q", image) == 0
+    assert encode("-q", "--verify", image, "-o", tmp_path / "verified.dfc") == 0
+    verified = tmp_path / "verified.dfc"
+    assert verified.read_bytes() == image.with_suffix(".dfc").read_bytes()
+
+
+def test_a_file_that_does_not_verify_is_not_written(
+    encode: Encode,
+    image: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from diffcodec.codec import encoder
+
+    whole = encoder.assemble
+
+    def flawed(header: Header, hops: bytes, payload: bytes = b"") -> bytes:
+        return whole(header, hops, payload[:-1] + b"\x55" if payload else b"")
+
+    monkeypatch.setattr(encoder, "assemble", flawed)
+    target = image.with_suffix(".dfc")
+    target.write_bytes(b"old")
+    assert encode("-f", "--verify", image) == 1
+    assert f"{image}: not written" in one_line_error(capsys)
+    assert target.read_bytes() == b"old"
+    # Without --verify nobody looks.
+    assert encode("-f", "-q", image) == 0
+    assert target.read_bytes() != b"old"
+
+
+@pytest.mark.parametrize(
+    ("target", "exit_code", "complaint"),
+    [
+        ("img.png", 2, "is the input"),
+        ("no/such/folder.dfc", 1, "No such directory"),
+        ("img.png/in-a-file.dfc", 1, "Not a directory"),
+        ("x" * 300, 1, "File name too long"),
+    ],
+)
+@pytest.mark.parametrize("force", [[], ["-f"]])
+def test_an_output_that_cannot_be_is_refused_before_any_work(
+    target: str,
+    exit_code: int,
+    complaint: str,
+    force: list[str],
+    image: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    before = image.read_bytes()
+    # A model that is not there shows what is looked at first.
+    arguments = [*force, str(image), "-o", str(image.parent / target), "--model", "none-such"]
+    assert main(["encode", *arguments]) == exit_code
+    assert complaint in one_line_error(capsys)
+    assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("source", [".", "..", "/", ""])
+def test_a_folder_is_no_image(
+    source: str, encode: Encode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode(source) == 1
+    assert "Is a directory" in one_line_error(capsys)
+
+
+def test_standard_input_is_read_once(encode: Encode, capsys: pytest.CaptureFixture[str]) -> None:
+    assert encode("-", "-") == 2
+    assert "read once" in one_line_error(capsys)
+
+
+def test_the_pixel_limit_is_kept_and_can_be_raised(
+    encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert encode("--max-pixels", "1023", image) == 1
+    assert "--max-pixels 1024 allows them" in one_line_error(capsys)
+    assert encode("-q", "--max-pixels", "1024", image) == 0
+
+
+def test_a_decompression_bomb_is_one_line(
+    encode: Encode, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The header of a PNG of 100,000 × 100,000, which Pillow would stop at with a traceback."""
+    header = b"IHDR" + (100_000).to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+    data = b"\x89PNG\r\n\x1a\n"
+    for chunk in (header, b"IDAT"):
+        data += (len(chunk) - 4).to_bytes(4, "big") + chunk + zlib.crc32(chunk).to_bytes(4, "big")
+    (tmp_path / "bomb.png").write_bytes(data)
+    assert encode(tmp_path / "bomb.png") == 1
+    assert "found 100000×100000" in one_line_error(capsys)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 40), (40, 1)])
+def test_the_thinnest_images_come_back(
+    shape: tuple[int, int], encode: Encode, tmp_path: Path, tiny_folder: Path
+) -> None:
+    path = tmp_path / "thin.png"
+    expected = np.arange(3 * shape[0] * shape[1]).astype(np.uint8).reshape(*shape, 3)
+    path.write_bytes(png_bytes(expected))
+    assert encode("-q", "--verify", path) == 0
+    np.testing.assert_array_equal(decoded(path.with_suffix(".dfc"), tiny_folder), expected)
+
+
+def test_names_need_not_be_unicode(
+    encode: Encode, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.png"))
+    image.rename(odd)
+    assert encode(odd) == 0
+    assert main(["info", str(odd.with_suffix(".dfc"))]) == 0
+    output = capsys.readouterr()
+    assert "\\udcff.dfc" in output.out
+    assert "\\udcff.png -> " in output.err
 
 
 def test_an_unknown_model_is_an_error(image: Path, capsys: pytest.CaptureFixture[str]) -> None:

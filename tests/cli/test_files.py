@@ -8,9 +8,13 @@ import click
 import pytest
 
 from cli.files import (
+    check_folder,
+    check_new_folder,
+    check_target,
     compressed_path,
     decoded_path,
     display_name,
+    flush_stdout,
     read_bytes,
     refuse_overwrite,
     write_atomically,
@@ -158,3 +162,59 @@ def test_images_lie_beside_their_compressed_files(compressed: str, image: str) -
 def test_messages_spell_out_the_stream() -> None:
     assert display_name("-") == "standard input"
     assert display_name("a.png") == "a.png"
+
+
+def test_targets_are_looked_at_before_any_work(tmp_path: Path) -> None:
+    source, there = tmp_path / "a.png", tmp_path / "a.dfc"
+    source.write_bytes(b"image")
+    check_target(source, there, force=False)
+    assert not there.exists()
+    there.write_bytes(b"old")
+    check_target(source, there, force=True)
+    with pytest.raises(FileExistsError):
+        check_target(source, there, force=False)
+    with pytest.raises(IsADirectoryError):
+        check_target(source, tmp_path, force=True)
+    check_target(source, "/dev/null", force=False)
+    link = tmp_path / "link"
+    link.symlink_to(source)
+    with pytest.raises(click.UsageError, match="is the input"):
+        check_target(source, link, force=True)
+
+
+def test_folders_that_take_no_files_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_folder(tmp_path)
+    check_new_folder(tmp_path / "a" / "b")
+    (tmp_path / "file").write_bytes(b"")
+    for path, error in (
+        (tmp_path / "a", FileNotFoundError),
+        (tmp_path / "file", NotADirectoryError),
+    ):
+        with pytest.raises(error) as raised:
+            check_folder(path)
+        assert raised.value.filename == str(path)
+    with pytest.raises(NotADirectoryError):
+        check_new_folder(tmp_path / "file" / "b")
+    # The test may run as root, whom no permission stops.
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    for check in (check_folder, check_new_folder):
+        with pytest.raises(PermissionError) as denied:
+            check(tmp_path)
+        assert denied.value.filename == str(tmp_path)
+    with pytest.raises(PermissionError):
+        check_target("-", tmp_path / "a.dfc", force=False)
+
+
+def test_closed_streams_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", None)
+    monkeypatch.setattr(sys, "stdout", None)
+    flush_stdout()
+    with pytest.raises(OSError, match="closed") as raised:
+        read_bytes("-")
+    assert raised.value.filename == "standard input"
+    for use in (lambda: write_stdout(b"data"), lambda: check_target("a.png", "-", force=True)):
+        with pytest.raises(OSError, match="closed") as raised:
+            use()
+        assert raised.value.filename == "standard output"

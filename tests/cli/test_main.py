@@ -16,6 +16,8 @@ from diffcodec.errors import (
     DiffcodecError,
     ImageError,
     ModelMismatchError,
+    NumericMismatchError,
+    PixelLimitError,
 )
 
 Fail = Callable[[BaseException], int]
@@ -50,6 +52,8 @@ def fail(monkeypatch: pytest.MonkeyPatch) -> Fail:
         (BadMagicError("a.png: no"), 3),
         (ChecksumError("a.png: no"), 3),
         (ModelMismatchError("a.png:\n no"), 3),
+        (NumericMismatchError("a.png: no"), 4),
+        (PixelLimitError("a.png: no"), 1),
         (click.ClickException("a.png: no"), 1),
     ],
 )

@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, plan_for_effort
 from diffcodec.codec.plan import (
     HOP_OFFSET_BITS,
     LARGEST_CORRECTION,
+    LARGEST_ERROR,
+    LARGEST_PACKET_BITS,
     SMALLEST_HOP_BITS,
     HopPlan,
     Packet,
@@ -85,7 +88,7 @@ def test_a_walk_descends_to_its_end_in_budgets_that_the_code_has(
 @pytest.mark.parametrize("growth_index", [11, 25, 63])
 @pytest.mark.parametrize("parts", [1, 4])
 def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int) -> None:
-    config = PlanConfig(growth_index, parts)
+    config = PlanConfig(growth_index, parts, code_id=2)
     plan, hops = plan_to(config), []
     while not plan.finished:
         packet = plan.packet(0)
@@ -98,6 +101,7 @@ def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int)
     # The last hop is cut at the final step.
     for t, bits in hops[:-1]:
         wanted = max(SMALLEST_HOP_BITS, config.growth * (paid + HOP_OFFSET_BITS))
+        wanted = min(wanted, parts * LARGEST_PACKET_BITS)
         # A part is rounded to whole sections, then to whole steps of the grid.
         step = SCHEDULE.snr[t - 1] - SCHEDULE.snr[t]
         grid_bits = 0.75 * step * DIMENSIONS * ERROR_CURVE[t]
@@ -108,7 +112,7 @@ def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int)
 @pytest.mark.parametrize("parts", [1, 4])
 def test_evaluations_fall_as_growth_rises(parts: int) -> None:
     counts = [
-        count_evaluations(plan_to(PlanConfig(growth, parts), final_step=90))
+        count_evaluations(plan_to(PlanConfig(growth, parts, code_id=2), final_step=90))
         for growth in (0, 1, 2, 5, 11, 25, 51, 63)
     ]
     assert counts == sorted(counts, reverse=True)
@@ -118,7 +122,7 @@ def test_evaluations_fall_as_growth_rises(parts: int) -> None:
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.floats(1e-9, 4.0))
 def test_a_correction_brings_the_error_within_a_sixteenth_of_an_octave(error: float) -> None:
-    plan = plan_to(PlanConfig())
+    plan = plan_to(plan_for_effort(DEFAULT_EFFORT))
     correction = plan.correction_for(error)
     if abs(correction) < LARGEST_CORRECTION:
         told = plan.packet(correction).error
@@ -128,17 +132,39 @@ def test_a_correction_brings_the_error_within_a_sixteenth_of_an_octave(error: fl
 @pytest.mark.parametrize("correction", [LARGEST_CORRECTION + 1, -LARGEST_CORRECTION - 1, 10**6])
 def test_a_correction_that_no_encoder_makes_is_refused(correction: int) -> None:
     with pytest.raises(BitstreamError, match=str(correction)):
-        plan_to(PlanConfig()).packet(correction)
+        plan_to(plan_for_effort(DEFAULT_EFFORT)).packet(correction)
 
 
 def test_an_unknown_channel_code_is_refused() -> None:
     with pytest.raises(BitstreamError, match="found 3"):
-        plan_to(PlanConfig(code_id=3))
+        plan_to(PlanConfig(0, 1, code_id=3))
 
 
 def test_asking_for_a_packet_moves_nothing() -> None:
-    plan = plan_to(PlanConfig())
+    plan = plan_to(plan_for_effort(DEFAULT_EFFORT))
     first = plan.packet(3)
     plan.packet(-5, 900)
     assert plan.packet(3) == first
     assert plan.t == 1000
+
+
+@pytest.mark.parametrize("code_id", sorted(CHANNEL_CODES))
+@pytest.mark.parametrize("correction", [-LARGEST_CORRECTION, LARGEST_CORRECTION])
+def test_no_corrections_make_packets_without_bound(correction: int, code_id: int) -> None:
+    """Whatever a stream claims, a packet's arrays stay small and its numbers finite."""
+    plan = plan_to(PlanConfig(63, 1, code_id))
+    largest = CHANNEL_CODES[code_id].nearest_budget(LARGEST_PACKET_BITS)
+    while not plan.finished:
+        packet = plan.packet(correction)
+        assert packet.bits <= largest
+        assert 0.0 < packet.error <= LARGEST_ERROR
+        plan.advance(packet)
+
+
+@pytest.mark.parametrize("effort", EFFORTS)
+def test_no_effort_s_packets_come_near_the_largest(effort: int) -> None:
+    plan = plan_to(plan_for_effort(effort))
+    while not plan.finished:
+        packet = plan.packet(0)
+        assert 4 * packet.bits < LARGEST_PACKET_BITS
+        plan.advance(packet)

@@ -1,0 +1,196 @@
+"""The numeric contract (docs/format.md): what may differ between two ends, and what is told."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from diffcodec.bitstream.container import LAST_STAGE_SEGMENT, Container
+from diffcodec.codec.decoder import Frame, decode_frames
+from diffcodec.codec.encoder import Encoded
+from diffcodec.codec.model import LARGEST_BATCH, CodecModel
+from diffcodec.errors import NumericMismatchError
+from diffcodec.image import png_bytes
+from diffcodec.model.checkpoint import Checkpoint, load_checkpoint
+
+Pixels = NDArray[np.uint8]
+REPOSITORY = Path(__file__).parents[2]
+SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
+
+# One end of a file in a process of its own. Arguments: encode or decode, threads, the model's
+# folder, files. Settings that belong to a thread are made in the main one, before any work.
+SCRIPT = """
+import hashlib, sys
+from pathlib import Path
+import torch
+from diffcodec.bitstream.container import Container
+from diffcodec.codec.decoder import decode_frames
+from diffcodec.codec.encoder import EncoderSettings, encode_image
+from diffcodec.codec.model import CodecModel
+from diffcodec.codec.plan import PlanConfig
+from diffcodec.image import read_image
+from diffcodec.model.checkpoint import load_checkpoint
+
+end, threads, folder, *names = sys.argv[1:]
+torch.set_num_threads(int(threads))
+
+def models():
+    for flush in (True, False):
+        torch.set_flush_denormal(flush)
+        for layout in (torch.channels_last, torch.contiguous_format):
+            checkpoint = load_checkpoint(Path(folder))
+            checkpoint.denoiser.to(memory_format=layout)
+            yield CodecModel(checkpoint)
+
+for name in names:
+    data = Path(name).read_bytes()
+    for model in models():
+        if end == "encode":
+            pixels = read_image(data, name)
+            found = encode_image(pixels, model, EncoderSettings(PlanConfig(63, 4, 1))).data
+        else:
+            *_, frame = decode_frames(Container.open(data, name), model, every=False)
+            assert frame.exact
+            found = frame.pixels.tobytes()
+        print(name, hashlib.sha256(found).hexdigest())
+"""
+
+
+def fresh_process(*arguments: str | int | Path) -> list[tuple[str, str]]:
+    """The lines that SCRIPT prints: file, and digest of what was made of it."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    environment.pop("OMP_NUM_THREADS", None)
+    command = [sys.executable, "-c", SCRIPT, *map(str, arguments)]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240)
+    assert run.returncode == 0, run.stderr
+    lines = [line.rsplit(" ", 1) for line in run.stdout.splitlines()]
+    return [(name, digest) for name, digest in lines]
+
+
+@pytest.fixture(scope="module")
+def tiles(smooth_image: Callable[..., Pixels]) -> Pixels:
+    """Six tiles, the last row and column of them padded: two batches, the second filled up."""
+    return smooth_image(2 * 16, 3 * 16 - 5, 3, seed=4)
+
+
+@pytest.fixture(scope="module")
+def tiled(tiles: Pixels, encode_coded: Callable[..., Encoded]) -> Encoded:
+    """The file of `tiles`, with hops and last stage."""
+    return encode_coded(tiles)
+
+
+def test_fresh_processes_make_and_read_the_same_bytes(
+    tmp_path: Path,
+    tiny_folder: Path,
+    tiles: Pixels,
+    tiled: Encoded,
+    picture: Pixels,
+    lossless: Encoded,
+) -> None:
+    """Threads × flushing of denormals × the weights' layout, at both ends."""
+    contents = {"tiled": (tiles, tiled.data), "one": (picture, lossless.data)}
+    for name, (pixels, data) in contents.items():
+        (tmp_path / f"{name}.png").write_bytes(png_bytes(pixels))
+        (tmp_path / f"{name}.dfc").write_bytes(data)
+    one = tmp_path / "one.png"
+    encoded = fresh_process("encode", 2, tiny_folder, one)
+    assert encoded == [(str(one), hashlib.sha256(lossless.data).hexdigest())] * 4
+    for threads in (1, 3):
+        files = [tmp_path / f"{name}.dfc" for name in contents]
+        expected = [
+            (str(path), hashlib.sha256(pixels.tobytes()).hexdigest())
+            for path, (pixels, _) in zip(files, contents.values(), strict=True)
+            for _ in range(4)
+        ]
+        assert fresh_process("decode", threads, tiny_folder, *files) == expected
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 100.0, SMALLEST_NORMAL / 4.0])
+def test_a_tile_s_estimate_ignores_its_neighbours(scale: float, model: CodecModel) -> None:
+    """What shares a batch of the same shape has no say, however large or denormal it is."""
+    random = np.random.default_rng(0)
+    z = random.standard_normal((LARGEST_BATCH, 3, 16, 16))
+    alone = model.estimate(z, 400)
+    for place in range(LARGEST_BATCH):
+        other = scale * random.standard_normal(z.shape)
+        other[place] = z[0]
+        np.testing.assert_array_equal(model.estimate(other, 400)[place], alone[0])
+
+
+def test_the_layout_of_the_weights_has_no_say(tiny_folder: Path, model: CodecModel) -> None:
+    checkpoint = load_checkpoint(tiny_folder)
+    checkpoint.denoiser.to(memory_format=torch.contiguous_format)
+    z = np.random.default_rng(1).standard_normal((2, 3, 16, 16))
+    np.testing.assert_array_equal(CodecModel(checkpoint).estimate(z, 300), model.estimate(z, 300))
+
+
+@pytest.mark.parametrize("precision", ["high", "medium"])
+def test_the_program_s_precision_has_no_say_and_is_kept(precision: str, model: CodecModel) -> None:
+    z = np.random.default_rng(2).standard_normal((4, 3, 16, 16))
+    expected = model.estimate(z, 200)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        np.testing.assert_array_equal(model.estimate(z, 200), expected)
+        assert torch.get_float32_matmul_precision() == precision
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def test_the_program_s_default_type_has_no_say(model: CodecModel) -> None:
+    z = np.random.default_rng(3).standard_normal((1, 3, 16, 16))
+    expected = model.estimate(z, 200)
+    torch.set_default_dtype(torch.float64)
+    try:
+        np.testing.assert_array_equal(model.estimate(z, 200), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def perturbed(checkpoint: Checkpoint) -> Checkpoint:
+    """Every float32 weight moved to its upper neighbour: another processor's arithmetic."""
+    with torch.no_grad():
+        for parameter in checkpoint.denoiser.parameters():
+            parameter.copy_(torch.nextafter(parameter, torch.full_like(parameter, torch.inf)))
+    return checkpoint
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_other_arithmetic_is_told_at_its_segment_after_the_last_good_image(
+    every: bool, tiled: Encoded, tiles: Pixels, tiny_folder: Path
+) -> None:
+    other = CodecModel(perturbed(load_checkpoint(tiny_folder)))
+    container = Container.open(tiled.data, "a.dfc")
+    frames: list[Frame] = []
+    with pytest.raises(NumericMismatchError) as told:  # noqa: PT012
+        for frame in decode_frames(container, other, every=every):
+            frames.append(frame)
+    segment = container.segments()[LAST_STAGE_SEGMENT]
+    assert str(told.value).startswith(
+        f"a.dfc: numeric mismatch at segment {LAST_STAGE_SEGMENT}, the {segment.name}: "
+    )
+    assert segment.check_ok
+    assert frames[-1].step == tiled.header.final_step
+    assert not frames[-1].exact
+    assert np.abs(frames[-1].pixels.astype(int) - tiles).max() <= 12
+    assert np.abs(frames[-1].pixels.astype(int) - tiles).mean() < 2
+
+
+def test_other_arithmetic_moves_the_hops_by_next_to_nothing(
+    tiled: Encoded, model: CodecModel, tiny_folder: Path
+) -> None:
+    other = CodecModel(perturbed(load_checkpoint(tiny_folder)))
+    here, there = (
+        list(decode_frames(Container.open(tiled.data, "a.dfc"), each, stop_at_step=1))
+        for each in (model, other)
+    )
+    assert [frame.step for frame in here] == [frame.step for frame in there]
+    for frame, moved in zip(here, there, strict=True):
+        np.testing.assert_allclose(frame.pixels.astype(int), moved.pixels.astype(int), atol=1)
