@@ -9,15 +9,15 @@ GROWTH_INDICES = range(64)
 
 # Effort 1…9: growth index, parts, channel code.
 _EFFORTS = (
-    (40, 4, 1),
-    (28, 4, 0),
-    (19, 4, 0),
-    (13, 4, 0),
-    (8, 4, 2),
-    (6, 4, 2),
-    (5, 4, 2),
-    (3, 4, 2),
-    (1, 2, 2),
+    (40, 8, 0),
+    (28, 8, 0),
+    (19, 8, 0),
+    (13, 8, 2),
+    (8, 8, 2),
+    (6, 8, 2),
+    (5, 8, 2),
+    (3, 8, 2),
+    (1, 2, 3),
 )
 
 
@@ -42,7 +42,9 @@ def plan_for_evaluations(model: CodecModel, evaluations: int) -> tuple[PlanConfi
     dimensions = TILE_CHANNELS * model.tile_side**2
     for growth_index in GROWTH_INDICES:
         config = PlanConfig(growth_index=growth_index)
-        plan = HopPlan(config, model.schedule, model.error_curve, dimensions, final_step)
+        plan = HopPlan(
+            config, model.schedule, model.error_curve, model.spread_curve, dimensions, final_step
+        )
         needed = count_evaluations(plan)
         if needed <= evaluations:
             break
