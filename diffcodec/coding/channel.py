@@ -124,7 +124,7 @@ class TrellisCode:
     Section j of vector g has its signs from the noise's index j, stream g.
 
     >>> from diffcodec.bits import BitReader, BitWriter
-    >>> code, noise, writer = CHANNEL_CODES[1], SharedNoise(domain=9), BitWriter()
+    >>> code, noise, writer = TrellisCode(9, 12, 4, 7.5, 3.6), SharedNoise(domain=9), BitWriter()
     >>> delta = np.full((1, 300), 0.3, dtype=np.float32)
     >>> c, state = code.encode(delta, 32, noise, CodeState(), writer)
     >>> reader = BitReader(writer.to_bytes())
