@@ -163,9 +163,7 @@ def last_runs(container: Container, model: CodecModel, image: Pixels) -> NDArray
 def train(folder: str, images: Pixels, pixel_model: bool) -> CodecModel:
     tiny = MODEL_CONFIGS["tiny"]
     unet = dataclasses.replace(tiny.unet, image_size=SIDE, channels=(8,), groups=4)
-    config = dataclasses.replace(
-        tiny, name=f"golden-{folder}", unet=unet, pixel_model=pixel_model
-    )
+    config = dataclasses.replace(tiny, name=f"golden-{folder}", unet=unet, pixel_model=pixel_model)
     training = TrainingConfig(
         objective="vlb_pixels" if pixel_model else "vlb",
         batch_size=16,

@@ -136,9 +136,9 @@ def test_x_hat_inside_a_hop_is_the_posterior_mean_given_all_its_packets(
         if process.plan.at_hop:
             continue
         snr_s, snr_u = schedule.snr[packet.s], schedule.snr[start]
-        shown = snr_s / schedule.alpha[packet.s] * process.z - snr_u / schedule.alpha[
-            start
-        ] * z_start
+        shown = (
+            snr_s / schedule.alpha[packet.s] * process.z - snr_u / schedule.alpha[start] * z_start
+        )
         expected = (said / error + shown) / (1.0 / error + snr_s - snr_u)
         np.testing.assert_allclose(process.x_hat(), np.clip(expected, -1.0, 1.0), atol=1e-9)
         checked += 1
@@ -184,8 +184,9 @@ def test_a_decoder_hears_what_an_encoder_tells(
     config = PlanConfig(63, 8, 0)
     told, writer = ReverseProcess(chosen, layout, config, final_step=500), BitWriter()
     packets = list(hops(told, x, writer))
-    heard, reader = ReverseProcess(chosen, layout, config, final_step=500), BitReader(
-        writer.to_bytes()
+    heard, reader = (
+        ReverseProcess(chosen, layout, config, final_step=500),
+        BitReader(writer.to_bytes()),
     )
     for packet in packets:
         heard.require(packet, reader)

@@ -95,8 +95,7 @@ def test_one_long_packet_is_what_its_pieces_are(code: TrellisCode) -> None:
     whole, state = code.decode((1, dimension), bits, noise, START, reader)
     assert state == after
     sums = sum(
-        np.sqrt(sections) * c.astype(np.float64)
-        for sections, c in zip(packets, told, strict=True)
+        np.sqrt(sections) * c.astype(np.float64) for sections, c in zip(packets, told, strict=True)
     )
     np.testing.assert_allclose(np.sqrt(sum(packets)) * whole, sums, atol=1e-5)
 
@@ -269,9 +268,7 @@ def test_decoding_is_what_the_format_says(code: TrellisCode, state: CodeState) -
         signs = SharedNoise(3, section).signs(0, (dimension,))
         total = total + signs * (-codeword if minus else codeword)
     # The noise's own index is of no account: a section's is its number.
-    decoded, after = code.decode(
-        (1, dimension), bits, SharedNoise(3, 1), state, BitReader(payload)
-    )
+    decoded, after = code.decode((1, dimension), bits, SharedNoise(3, 1), state, BitReader(payload))
     np.testing.assert_array_equal(decoded[0], total / np.sqrt(np.float32(sections)))
     assert after == CodeState(state.sections + sections, (register,))
 

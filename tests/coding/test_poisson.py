@@ -64,7 +64,9 @@ def test_budgets_and_what_they_buy_agree() -> None:
     assert (np.diff(bought[6::7]) > 0).all()
     for kl_bits in (0.5, 3.0, 9.0, 64.0):
         bits = code.payload_bits(bits_to_nats(kl_bits), START)
-        assert code.bought_nats(bits, START) == pytest.approx(bits_to_nats(kl_bits), rel=0.2, abs=0.3)
+        assert code.bought_nats(bits, START) == pytest.approx(
+            bits_to_nats(kl_bits), rel=0.2, abs=0.3
+        )
     with pytest.raises(ValueError, match="budget"):
         code.bought_nats(0, START)
 
