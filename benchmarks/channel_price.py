@@ -1,8 +1,9 @@
 """What the channel codes charge: python -m benchmarks.channel_price [--trials N]
 
-For each code and number of sections, the bits paid, the KL bought (E[⟨c, δ/‖δ‖⟩]²/2, averaged over
-random directions), their quotient and the encoder's time. ``prices`` in
-``diffcodec/coding/channel.py`` are this table's columns of bits. Below it, the exact reference: the
+For each code and number of sections in a packet, the bits that a section pays and the KL that it
+buys (E[⟨c, δ/‖δ‖⟩]²/2 of a packet, over random directions) in a stream of packets, their quotient,
+what the very first section buys, and the encoder's time. ``first_bits`` and ``section_bits`` in
+``diffcodec/coding/channel.py`` are the rows marked with a star. Below it, the exact reference: the
 Poisson functional representation on 64 coordinates, at the mean length of its codes.
 """
 
@@ -10,55 +11,78 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import chain
 
 import numpy as np
 
 from diffcodec.bits import BitWriter
-from diffcodec.coding.channel import CHANNEL_CODES, TrellisCode
+from diffcodec.coding.channel import CHANNEL_CODES, CodeState, TrellisCode
 from diffcodec.coding.poisson import PoissonCode
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.units import bits_to_nats, nats_to_bits
 
 DIRECTION_DOMAIN = 0x646972656374696F
 NOISE_DOMAIN = 0x7072696365
-SECTIONS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+PACKET_BITS = (16, 32, 64, 128, 256)
+PLANNED_BITS = 64
+STREAM_BITS = 768
 
 
-def measure(
-    code: TrellisCode, sections: int, dimension: int, trials: int
-) -> tuple[float, float, float]:
-    """Bits of KL bought, their standard error, and microseconds of encoder time a bit paid."""
+@dataclass(frozen=True)
+class Price:
+    """What a code's sections buy.
+
+    Attributes:
+        first_bits, section_bits: bits of KL bought by a stream's first section and by any other.
+        error: standard error of ``section_bits``.
+        micros: microseconds of the encoder for a bit paid.
+    """
+
+    first_bits: float
+    section_bits: float
+    error: float
+    micros: float
+
+
+def measure(code: TrellisCode, sections: int, dimension: int, trials: int) -> Price:
+    """Streams of packets of ``sections`` sections each, one direction δ a stream."""
     delta = SharedNoise(DIRECTION_DOMAIN, code.code_id).normal(sections, (trials, dimension))
     delta /= np.linalg.norm(delta, axis=1, keepdims=True)
-    bits = code.budget_bits(sections)
-    noise = SharedNoise(NOISE_DOMAIN, code.code_id * 4096 + sections)
-    code.encode(delta[:1], bits, noise, BitWriter())
+    noise = SharedNoise(NOISE_DOMAIN)
+    packets = max(3, STREAM_BITS // (code.new_bits * sections))
+    state, writer = CodeState(), BitWriter()
+    projections = np.empty((packets, trials))
     start = time.perf_counter()
-    c = code.encode(delta, bits, noise, BitWriter())
+    for packet in range(packets):
+        bits = code.budget_bits(sections, state)
+        c, state = code.encode(delta, bits, noise, state, writer)
+        projections[packet] = np.einsum("gn,gn->g", c.astype(np.float64), delta)
     seconds = time.perf_counter() - start
-    projection = np.einsum("gn,gn->g", c.astype(np.float64), delta)
-    mean = float(projection.mean())
-    error = float(projection.std() / np.sqrt(trials))
-    return (
-        nats_to_bits(mean * mean / 2),
-        nats_to_bits(mean * error),
-        1e6 * seconds / (bits * trials),
+    bought = nats_to_bits(projections.mean(axis=1) ** 2 / 2)
+    section_bits = float(bought[1:].mean()) / sections
+    mean = float(projections[1:].mean())
+    spread = float(projections[1:].mean(axis=0).std()) / np.sqrt(trials)
+    return Price(
+        first_bits=float(bought[0]) - (sections - 1) * section_bits,
+        section_bits=section_bits,
+        error=nats_to_bits(mean * spread) / sections,
+        micros=1e6 * seconds / writer.bit_length,
     )
 
 
-def rows(total_sections: int, dimension: int) -> Iterator[str]:
-    """Lines of the table, a code at a time; each measurement codes ``total_sections`` sections."""
+def rows(trials: int, dimension: int) -> Iterator[str]:
+    """Lines of the table, a code at a time."""
     for code in CHANNEL_CODES.values():
-        yield f"{code.name}, n = {dimension}"
-        yield "sections   paid    bought     ±    price  µs/bit"
-        for sections in SECTIONS:
-            paid = code.budget_bits(sections)
-            trials = max(24, total_sections // sections)
-            bought, error, micros = measure(code, sections, dimension, trials)
+        yield f"{code.name}, n = {dimension}, {code.lookahead} sections ahead"
+        yield "packet, bits  section: paid  bought      ±    price   first  µs/bit"
+        for packet_bits in PACKET_BITS:
+            price = measure(code, packet_bits // code.new_bits, dimension, trials)
             yield (
-                f"{sections:8d} {paid:6d} {bought:9.2f} {error:5.2f} {paid / bought:8.4f} "
-                f"{micros:7.1f}"
+                f"{packet_bits:12d} {code.new_bits:14d} {price.section_bits:7.3f} "
+                f"{price.error:6.3f} {code.new_bits / price.section_bits:8.4f} "
+                f"{price.first_bits:7.2f} {price.micros:7.1f}"
+                + (" *" if packet_bits == PLANNED_BITS else "")
             )
 
 
@@ -73,9 +97,8 @@ def poisson_rows(trials: int, dimension: int = 64) -> Iterator[str]:
         delta *= np.float32(np.sqrt(2 * bits_to_nats(kl_bits)))
         writer = BitWriter()
         start = time.perf_counter()
-        code.encode(
-            delta, code.payload_bits(bits_to_nats(kl_bits)), SharedNoise(NOISE_DOMAIN), writer
-        )
+        bits = code.payload_bits(bits_to_nats(kl_bits), CodeState())
+        code.encode(delta, bits, SharedNoise(NOISE_DOMAIN), CodeState(), writer)
         seconds = time.perf_counter() - start
         paid = writer.bit_length / trials
         micros = 1e6 * seconds / writer.bit_length
@@ -85,7 +108,7 @@ def poisson_rows(trials: int, dimension: int = 64) -> Iterator[str]:
 def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--trials", type=int, default=4000, help="sections for each row")
+    parser.add_argument("--trials", type=int, default=16, help="streams for each row")
     parser.add_argument("--dimension", type=int, default=3072)
     arguments = parser.parse_args()
     for line in chain(rows(arguments.trials, arguments.dimension), poisson_rows(50)):

@@ -12,12 +12,17 @@ import click
 
 from cli import files, options
 from cli.terminal import Terminal
-from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
+from diffcodec.codec.effort import (
+    DEFAULT_EFFORT,
+    EFFORTS,
+    Effort,
+    effort_for_evaluations,
+    effort_level,
+)
 
 if TYPE_CHECKING:
     from diffcodec.codec.encoder import Encoded
     from diffcodec.codec.model import CodecModel
-    from diffcodec.codec.plan import PlanConfig
 
 LEDGER = "ledger"
 
@@ -115,7 +120,8 @@ def command(
 
     codec_model = load_codec_model(folder)
     ledger = bits == LEDGER or verbose or as_json
-    settings = EncoderSettings(plan=_plan(codec_model, effort, steps), bpd=budget, trace=ledger)
+    chosen = _effort(codec_model, effort, steps)
+    settings = EncoderSettings.for_effort(chosen, bpd=budget, trace=ledger)
     reports = []
     for source, target in zip(inputs, targets, strict=True):
         pixels = images[source]
@@ -177,17 +183,15 @@ def _refuse_clashes(inputs: tuple[str, ...], targets: list[str], force: bool) ->
         files.check_target(source, target, force)
 
 
-def _plan(model: "CodecModel", effort: int, steps: int | None) -> "PlanConfig":
-    from diffcodec.codec.effort import plan_for_effort, plan_for_evaluations
-
+def _effort(model: "CodecModel", effort: int, steps: int | None) -> Effort:
     if steps is None:
-        return plan_for_effort(effort)
-    plan, evaluations = plan_for_evaluations(model, steps)
+        return effort_level(effort)
+    chosen, evaluations = effort_for_evaluations(model, steps)
     if evaluations > steps:
         raise click.UsageError(
             f"--steps {steps} is too few for this model: expected at least {evaluations}."
         )
-    return plan
+    return chosen
 
 
 def _step_meter(advance: Callable[[float], None]) -> Callable[[int], None]:

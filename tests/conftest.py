@@ -30,6 +30,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a model of 16 × 16 tiles, trained for seconds on smooth drawn images."""
+    return train_tiny(tmp_path_factory.mktemp("models") / "tiny", pixel_model=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_pixel_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a pixel model."""
+    return train_tiny(tmp_path_factory.mktemp("models") / "tiny-pixel", pixel_model=True)
+
+
+def train_tiny(folder: Path, pixel_model: bool) -> Path:
+    """A checkpoint in ``folder``."""
     # Torch is imported where it is needed alone: tests of light modules start without it.
     import torch
 
@@ -39,9 +50,11 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from diffcodec.training.trainer import Trainer, TrainingConfig
 
     tiny = MODEL_CONFIGS["tiny"]
-    config = dataclasses.replace(tiny, unet=dataclasses.replace(tiny.unet, image_size=TINY_SIDE))
+    unet = dataclasses.replace(tiny.unet, image_size=TINY_SIDE)
+    config = dataclasses.replace(tiny, unet=unet, pixel_model=pixel_model)
     images = np.stack([draw_smooth(TINY_SIDE, TINY_SIDE, seed=99 + n) for n in range(48)])
     training = TrainingConfig(
+        objective="vlb_pixels" if pixel_model else "vlb",
         batch_size=16,
         total_images=16 * 80,
         learning_rate=3e-3,
@@ -54,7 +67,6 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     while not trainer.finished:
         trainer.step()
     curve = measure_error_curve(trainer.averaged, images[:16], points=18)
-    folder = tmp_path_factory.mktemp("models") / "tiny"
     save_checkpoint(folder, trainer.averaged, curve)
     return folder
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from diffcodec.bitstream.header import VERSION
 from diffcodec.coding.channel import CHANNEL_CODES
 from diffcodec.coding.gaussian import normal_cdf, unit_variance_steps
 from diffcodec.coding.tables import FREE_FREQUENCY, SCALE_COUNT, frequencies, sigma_levels
+from diffcodec.model.pixel_order import RANKS, group_starts, pixel_ranks
 
 SPECIFICATION = Path(__file__).parents[1].joinpath("docs", "format.md").read_text("utf-8")
 
@@ -55,19 +57,38 @@ def test_no_constant_of_the_hop_plan_is_missing() -> None:
     assert {row[0] for row in table(f"constants: {modules}")} == constants(modules).keys()
 
 
+def test_no_constant_of_the_last_stage_s_scales_is_missing() -> None:
+    modules = "diffcodec.coding.tables"
+    scales = {"QUANTIZATION_VARIANCE", "OFFSET_STEPS", "MIN_SCALE_OFFSET", "MAX_SCALE_OFFSET"}
+    assert {row[0] for row in table(f"constants: {modules}")} == scales
+
+
 def test_channel_codes_and_their_prices() -> None:
     listed = {
-        int(code_id): (int(register), int(new), prices)
-        for code_id, register, new, prices in table("channel codes")
+        int(code_id): (int(register), int(new), float(first), float(section))
+        for code_id, register, new, first, section in table("channel codes")
     }
     assert listed == {
-        code_id: (
-            code.register_bits,
-            code.new_bits,
-            ", ".join(f"{paid}: {bought}" for paid, bought in code.prices),
-        )
+        code_id: (code.register_bits, code.new_bits, code.first_bits, code.section_bits)
         for code_id, code in CHANNEL_CODES.items()
     }
+
+
+def test_version_is_the_header_s() -> None:
+    assert SPECIFICATION.startswith(f"# The diffcodec file format, version {VERSION}\n")
+    assert f"| 4 | version | {VERSION}; a decoder refuses every other |" in SPECIFICATION
+
+
+def test_ranks_are_the_pixel_order_s_own() -> None:
+    listed = [[int(cell) for cell in row] for row in table("ranks")]
+    np.testing.assert_array_equal(listed, pixel_ranks(4))
+    np.testing.assert_array_equal(pixel_ranks(8), np.tile(listed, (2, 2)))
+
+
+@pytest.mark.parametrize("groups", range(1, RANKS + 1))
+def test_first_ranks_are_sixteenths_rounded(groups: int) -> None:
+    exact = [Fraction(RANKS * group, groups) + Fraction(1, 2) for group in range(groups)]
+    assert group_starts(groups) == [*(start.__floor__() for start in exact), RANKS]
 
 
 def test_digest_of_the_table_of_normals() -> None:

@@ -16,7 +16,7 @@ from diffcodec.errors import (
 from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 MAGIC = 0xDFC
-VERSION = 1
+VERSION = 2
 FINEST_STEPS = 1000
 """T: steps of the finest grid, on which hops begin and end."""
 MODEL_ID_BYTES = 2
@@ -44,7 +44,7 @@ class Header:
     """The fields of a header; :class:`ValueError` where a field does not fit its bits.
 
     ``width``, ``height`` in pixels; ``channels`` 3 (RGB) or 1 (gray); ``model_id`` the first bytes
-    of the checkpoint's digest; ``growth_index`` 0…63 and ``parts`` 1…4 name the hop plan;
+    of the checkpoint's digest; ``growth_index`` 0…63 and ``parts`` 1, 2, 4 or 8 name the hop plan;
     ``channel_code`` 0…3 names the channel code; hops run from step T down to ``final_step``,
     0…1000; ``hop_bytes`` and ``payload_bytes`` are the lengths of the hop stream and of the last
     stage's payload, 0 where there is none.
@@ -80,7 +80,7 @@ class Header:
         writer.write(self.channels == 1, 1)
         writer.write(self.last_stage, 2)
         writer.write(self.growth_index, 6)
-        writer.write(self.parts - 1, 2)
+        writer.write(self.parts.bit_length() - 1, 2)
         writer.write(self.channel_code, 2)
         writer.write(self.final_step, 10)
         square = self.height == self.width
@@ -118,7 +118,7 @@ class Header:
         channels = 1 if reader.read(1) else 3
         last_stage = reader.read(2)
         growth_index = reader.read(6)
-        parts = reader.read(2) + 1
+        parts = 1 << reader.read(2)
         channel_code = reader.read(2)
         final_step = reader.read(10)
         square = reader.read(1)
@@ -170,7 +170,7 @@ def _fault(header: Header) -> str | None:
         ("width", header.width, 1, _VARINT_LIMIT),
         ("height", header.height, 1, _VARINT_LIMIT),
         ("growth index", header.growth_index, 0, 63),
-        ("parts", header.parts, 1, 4),
+        ("number of parts", header.parts, 1, 8),
         ("channel code", header.channel_code, 0, 3),
         ("final step", header.final_step, 0, FINEST_STEPS),
         ("hop stream length", header.hop_bytes, 0, _VARINT_LIMIT - 1),
@@ -179,6 +179,8 @@ def _fault(header: Header) -> str | None:
     for field, value, low, high in ranges:
         if not low <= value <= high:
             return f"expected a {field} of {low} to {high}, found {value}"
+    if header.parts & (header.parts - 1):
+        return f"expected 1, 2, 4 or 8 parts, found {header.parts}"
     if header.channels not in (1, 3):
         return f"expected 1 or 3 channels, found {header.channels}"
     if len(header.model_id) != MODEL_ID_BYTES:

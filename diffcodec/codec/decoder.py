@@ -11,7 +11,7 @@ from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import LastStage
 from diffcodec.bitstream.stored import unpack_pixels
 from diffcodec.codec.model import CodecModel
-from diffcodec.codec.pixels import decode_pixels
+from diffcodec.codec.pixels import PixelStage
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
@@ -88,18 +88,16 @@ def _decode_hops(
 
     def frame(truncated: bool = False) -> Frame:
         stream_bytes = header_bytes + -(-told_bits // 8)
-        pixels = signal_to_levels(layout.join(process.estimate()))
+        pixels = signal_to_levels(layout.join(process.estimate().mean))
         return Frame(process.plan.t, stream_bytes, pixels, packets, truncated=truncated)
 
     while not process.plan.finished:
         try:
-            packet = process.plan.packet(reader.read_unary())
+            packet = process.plan.packet(reader.read_unary() if process.plan.at_hop else 0)
             if packet.s < stop_at_step:
                 yield frame()
                 return
-            # Asked beforehand, so that a damaged plan allocates nothing.
-            reader.require(process.vectors[0] * packet.bits)
-            c = config.code.decode(process.vectors, packet.bits, process.noise(), reader)
+            process.require(packet, reader)
         except TruncatedStreamError as error:
             yield frame(truncated=not hops.complete)
             if hops.complete:
@@ -113,7 +111,7 @@ def _decode_hops(
             raise BitstreamError(f"{container.name}: {error}") from error
         if every:
             yield frame()
-        process.advance(packet, c)
+        process.hear(packet, reader)
         packets += 1
         told_bits = reader.position
     if reader.remaining >= 8:
@@ -129,8 +127,9 @@ def _decode_hops(
     try:
         payload = container.last_stage()
         if payload.complete:
-            estimate = layout.join(process.estimate())
-            pixels = decode_pixels(payload.data, estimate, container.name)
+            step, estimate = process.plan.t, process.estimate()
+            stage = PixelStage(model, layout, process.z, step, estimate)
+            pixels = stage.decode(payload.data, container.name)
     except BitstreamError:
         # What the hops gave is whole and nearly the image: give it before the complaint.
         yield frame()

@@ -3,7 +3,7 @@
 Imports no torch, so that commands can name levels in their options.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from diffcodec.codec.plan import HopPlan, PlanConfig, count_evaluations
@@ -13,51 +13,72 @@ if TYPE_CHECKING:
     from diffcodec.codec.model import CodecModel
 
 GROWTH_INDICES = range(64)
+EVALUATIONS_PER_GROUP = 8
+"""Of a given number of evaluations, one in so many goes to groups of pixels."""
 
-_PLANS = {
-    1: PlanConfig(growth_index=40, parts=4, code_id=1),
-    2: PlanConfig(growth_index=28, parts=4, code_id=0),
-    3: PlanConfig(growth_index=19, parts=4, code_id=0),
-    4: PlanConfig(growth_index=13, parts=4, code_id=0),
-    5: PlanConfig(growth_index=8, parts=4, code_id=2),
-    6: PlanConfig(growth_index=6, parts=4, code_id=2),
-    7: PlanConfig(growth_index=5, parts=4, code_id=2),
-    8: PlanConfig(growth_index=3, parts=4, code_id=2),
-    9: PlanConfig(growth_index=1, parts=2, code_id=2),
+
+@dataclass(frozen=True)
+class Effort:
+    """What an effort level chooses.
+
+    Attributes:
+        plan: the hop plan and the channel code.
+        groups: groups of pixels in a lossless file's last stage.
+    """
+
+    plan: PlanConfig
+    groups: int
+
+
+_LEVELS = {
+    1: Effort(PlanConfig(growth_index=40, parts=8, code_id=0), groups=2),
+    2: Effort(PlanConfig(growth_index=28, parts=8, code_id=0), groups=2),
+    3: Effort(PlanConfig(growth_index=19, parts=8, code_id=0), groups=4),
+    4: Effort(PlanConfig(growth_index=13, parts=8, code_id=2), groups=4),
+    5: Effort(PlanConfig(growth_index=8, parts=8, code_id=2), groups=8),
+    6: Effort(PlanConfig(growth_index=8, parts=8, code_id=3), groups=8),
+    7: Effort(PlanConfig(growth_index=6, parts=8, code_id=3), groups=16),
+    8: Effort(PlanConfig(growth_index=4, parts=8, code_id=3), groups=16),
+    9: Effort(PlanConfig(growth_index=2, parts=8, code_id=3), groups=16),
 }
 
-EFFORTS = tuple(_PLANS)
+EFFORTS = tuple(_LEVELS)
 """Effort levels, fastest first."""
 DEFAULT_EFFORT = 5
 """The level that every command, benchmark and `EncoderSettings` takes unless told otherwise."""
 
 
-def plan_for_effort(effort: int) -> PlanConfig:
-    """The plan of an effort level, 1 (fastest) to 9 (smallest files).
+def effort_level(effort: int) -> Effort:
+    """What an effort level chooses, 1 (fastest) to 9 (smallest files).
 
     Raises:
         ValueError: any other level.
     """
-    if effort not in _PLANS:
+    if effort not in _LEVELS:
         raise ValueError(f"expected an effort of 1 to {EFFORTS[-1]}, got {effort}")
-    return _PLANS[effort]
+    return _LEVELS[effort]
 
 
-def plan_for_evaluations(model: "CodecModel", evaluations: int) -> tuple[PlanConfig, int]:
-    """The plan whose lossless file of an average image takes the most evaluations up to a number.
+def effort_for_evaluations(model: "CodecModel", evaluations: int) -> tuple[Effort, int]:
+    """What makes the best lossless file of an average image in a number of evaluations.
 
     Returns:
-        The plan and its evaluations; more than was asked for if no plan takes as few.
+        The effort and its evaluations; more than was asked for if none takes as few.
     """
     # Here, since it brings torch along, as the model that is given has done.
     from diffcodec.codec.encoder import HANDOVER_GAMMA
 
     final_step = model.schedule.step_at_gamma(HANDOVER_GAMMA)
     dimensions = TILE_CHANNELS * model.tile_side**2
+    default = effort_level(DEFAULT_EFFORT)
+    share = max(1, evaluations // EVALUATIONS_PER_GROUP)
+    groups = min(default.groups, model.most_groups, share)
     for growth_index in GROWTH_INDICES:
-        config = replace(plan_for_effort(DEFAULT_EFFORT), growth_index=growth_index)
-        plan = HopPlan(config, model.schedule, model.error_curve, dimensions, final_step)
-        needed = count_evaluations(plan)
+        config = replace(default.plan, growth_index=growth_index)
+        plan = HopPlan(
+            config, model.schedule, model.error_curve, model.spread_curve, dimensions, final_step
+        )
+        needed = count_evaluations(plan) + groups - 1
         if needed <= evaluations:
             break
-    return config, needed
+    return Effort(config, groups), needed

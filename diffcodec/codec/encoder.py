@@ -3,8 +3,8 @@
 import copy
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,9 @@ from diffcodec.bits import BitWriter
 from diffcodec.bitstream.container import assemble
 from diffcodec.bitstream.header import Header, LastStage
 from diffcodec.bitstream.stored import pack_pixels
-from diffcodec.codec.effort import DEFAULT_EFFORT, plan_for_effort
+from diffcodec.codec.effort import DEFAULT_EFFORT, Effort, effort_level
 from diffcodec.codec.model import CodecModel
-from diffcodec.codec.pixels import encode_pixels
+from diffcodec.codec.pixels import PixelStage
 from diffcodec.codec.plan import Packet, PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
@@ -25,7 +25,7 @@ from diffcodec.units import bits_per_dimension, nats_to_bits
 
 Float64 = NDArray[np.float64]
 
-HANDOVER_GAMMA = -10.7
+HANDOVER_GAMMA = -9.8
 
 
 class BudgetError(DiffcodecError):
@@ -40,13 +40,20 @@ class EncoderSettings:
         plan: growth of the hops, parts, channel code.
         bpd: a budget in bits/dim for the whole file, or None for a lossless file.
         handover_gamma: noise level at which a lossless file's pixels are coded.
+        groups: groups of pixels in the last stage, held at what the model can do.
         trace: measure the RMSE after every packet for the ledger (one evaluation a packet).
     """
 
-    plan: PlanConfig = field(default_factory=partial(plan_for_effort, DEFAULT_EFFORT))
+    plan: PlanConfig = effort_level(DEFAULT_EFFORT).plan
     bpd: float | None = None
     handover_gamma: float = HANDOVER_GAMMA
+    groups: int = effort_level(DEFAULT_EFFORT).groups
     trace: bool = False
+
+    @staticmethod
+    def for_effort(effort: Effort, **others: Any) -> "EncoderSettings":
+        """The settings that an effort chooses, and ``others``."""
+        return EncoderSettings(plan=effort.plan, groups=effort.groups, **others)
 
 
 @dataclass(frozen=True)
@@ -168,19 +175,19 @@ class _Run:
 
     def _next_packet(self, end: int) -> tuple[int, Packet]:
         """The correction that fits this image's error, and the packet that it gives."""
-        plan = self._process.plan
-        error = float(np.mean((self._signal - self._process.x_hat()) ** 2))
-        correction = plan.correction_for(error)
+        plan, correction = self._process.plan, 0
+        if plan.at_hop:
+            error = float(np.mean((self._signal - self._process.x_hat()) ** 2))
+            correction = plan.correction_for(error)
         return correction, plan.packet(correction, end)
 
     def _code(self, correction: int, packet: Packet) -> None:
         process, before = self._process, self._writer.bit_length
         squared_error = float(np.sum((self._signal - process.x_hat()) ** 2))
-        delta = process.delta(packet, self._signal)
-        self._writer.write_unary(correction)
-        c = self._settings.plan.code.encode(delta, packet.bits, process.noise(), self._writer)
-        process.advance(packet, c)
-        self._evaluations += packet.evaluates
+        if packet.begins_hop:
+            self._writer.write_unary(correction)
+        process.tell(packet, self._signal, self._writer)
+        self._evaluations += packet.begins_hop
         kl_nats = hop_kl_nats(self._model.schedule, packet.s, packet.t, squared_error)
         self._ledger.append(
             LedgerEntry(
@@ -205,12 +212,13 @@ class _Run:
     def _bytes_after(self, correction: int, packet: Packet) -> int:
         """Size of a lossy file that ends with ``packet``."""
         told = BitWriter()
-        told.write_unary(correction)
+        if packet.begins_hop:
+            told.write_unary(correction)
         bits = self._writer.bit_length + told.bit_length + self._layout.count * packet.bits
         return len(self._file(bytes(-(-bits // 8))))
 
     def _rmse(self) -> float:
-        decoded = signal_to_levels(self._layout.join(self._process.estimate()))
+        decoded = signal_to_levels(self._layout.join(self._process.estimate().mean))
         difference = decoded.astype(np.float64) - self._pixels
         return math.sqrt(float(np.mean(difference**2)))
 
@@ -247,10 +255,12 @@ class _Run:
         return self._encoded(self._file(self._writer.to_bytes()), tuple(self._ledger))
 
     def _with_last_stage(self) -> Encoded:
-        estimate = self._layout.join(self._process.estimate())
-        payload, ideal_bits = encode_pixels(self._pixels, estimate)
+        process = self._process
+        stage = PixelStage(self._model, self._layout, process.z, process.plan.t, process.estimate())
+        groups = min(self._settings.groups, self._model.most_groups)
+        payload, ideal_bits = stage.encode(self._pixels, groups)
         data = self._file(self._writer.to_bytes(), payload, LastStage.GAUSSIAN)
-        return self._encoded(data, tuple(self._ledger), ideal_bits)
+        return self._encoded(data, tuple(self._ledger), ideal_bits, groups - 1)
 
     def _stored(self) -> Encoded:
         payload = pack_pixels(self._pixels)
@@ -258,7 +268,12 @@ class _Run:
         return Encoded(data, Header.unpack(data, "stored pixels", None)[0], (), 0.0, 0)
 
     def _encoded(
-        self, data: bytes, ledger: tuple[LedgerEntry, ...], last_stage_bits: float = 0.0
+        self,
+        data: bytes,
+        ledger: tuple[LedgerEntry, ...],
+        last_stage_bits: float = 0.0,
+        last_stage_evaluations: int = 0,
     ) -> Encoded:
         header, _ = Header.unpack(data, "encoded image", None)
-        return Encoded(data, header, ledger, last_stage_bits, self._evaluations)
+        evaluations = self._evaluations + last_stage_evaluations
+        return Encoded(data, header, ledger, last_stage_bits, evaluations)

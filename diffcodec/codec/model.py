@@ -13,13 +13,30 @@ from numpy.typing import NDArray
 
 from diffcodec.bitstream.header import FINEST_STEPS, MODEL_ID_BYTES
 from diffcodec.codec.tiles import TILE_CHANNELS
+from diffcodec.coding.gaussian import exponential
 from diffcodec.diffusion.schedule import Schedule, make_schedule
 from diffcodec.errors import CheckpointError
 from diffcodec.model.checkpoint import Checkpoint, load_checkpoint
+from diffcodec.model.pixel_order import RANKS
 
 Float64 = NDArray[np.float64]
 
 LARGEST_BATCH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class PixelEstimate:
+    """p(x | z_t) as the codec uses it (`diffcodec.model.denoiser.PixelPosterior`).
+
+    Attributes:
+        mean: x̂_0 clipped to [−1, 1], float64 [G, C, S, S].
+        variance: of each channel given the ones before it, float64 [G, C, S, S].
+        mixing: how channels lean on earlier ones: a_10, a_20, a_21, float64 [G, 3, S, S].
+    """
+
+    mean: Float64
+    variance: Float64
+    mixing: Float64
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,29 +81,64 @@ class CodecModel:
         curve = self.checkpoint.error_curve
         return np.interp(self.schedule.gamma, curve.gamma, curve.error)
 
-    def estimate(self, z: Float64, t: int) -> Float64:
-        """x̂_0(z_t) clipped to [−1, 1], float64 [G, C, S, S] in and out.
+    @cached_property
+    def spread_curve(self) -> Float64:
+        """How unevenly that error lies (`ErrorCurve.spread`) at every step, float64 [T + 1]."""
+        curve = self.checkpoint.error_curve
+        return np.interp(self.schedule.gamma, curve.gamma, curve.spread)
+
+    @property
+    def most_groups(self) -> int:
+        """Into how many groups the last stage's pixels may be divided."""
+        return RANKS if self.checkpoint.config.pixel_model else 1
+
+    def estimate(self, z: Float64, t: int, known: NDArray[np.bool_] | None = None) -> PixelEstimate:
+        """p(x | z_t), z float64 [G, C, S, S].
+
+        A model without a pixel model says no more than its mean error at ``t``.
 
         The numeric contract (docs/format.md): float32, channels last, batches of min(G, 4) tiles,
         the last filled up with zeros, each evaluated by one thread, denormals not flushed. So the
         shape of every evaluation follows from the header and no sum is split among threads;
         several batches are evaluated side by side.
+
+        Args:
+            known: pixels [G, S, S] at which z is α_t x itself, for a model with a pixel model.
         """
         size = min(len(z), LARGEST_BATCH)
         gamma = torch.full((size,), float(self.schedule.gamma[t]), dtype=torch.float32)
-        batches = [z[start : start + size] for start in range(0, len(z), size)]
+        mask = np.zeros((len(z), *z.shape[2:]), dtype=bool) if known is None else known
+        starts = range(0, len(z), size)
+        batches = [(z[start : start + size], mask[start : start + size]) for start in starts]
         with full_precision():
-            estimates = _evaluators().map(lambda batch: self._evaluate(batch, gamma), batches)
-            return np.concatenate(list(estimates))
+            outputs = list(
+                _evaluators().map(lambda batch: self._evaluate(batch[0], batch[1], gamma), batches)
+            )
+        mean, log_variance, mixing = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        if self.checkpoint.config.pixel_model:
+            variance = exponential(log_variance)
+        else:
+            variance = np.full_like(mean, self.error_curve[t])
+        return PixelEstimate(mean, variance, mixing)
 
     @torch.inference_mode()
-    def _evaluate(self, batch: Float64, gamma: torch.Tensor) -> Float64:
+    def _evaluate(
+        self, batch: Float64, known: NDArray[np.bool_], gamma: torch.Tensor
+    ) -> tuple[Float64, Float64, Float64]:
+        denoiser = self.checkpoint.denoiser
         tiles = torch.zeros((len(gamma), *batch.shape[1:]), dtype=torch.float32)
         tiles[: len(batch)] = torch.from_numpy(batch.astype(np.float32))
         tiles = tiles.contiguous(memory_format=torch.channels_last)
-        output = self.checkpoint.denoiser(tiles, gamma).clamp(-1.0, 1.0)
-        estimate: Float64 = output[: len(batch)].double().numpy()
-        return estimate
+        if denoiser.config.pixel_model:
+            mask = torch.zeros((len(gamma), 1, *batch.shape[2:]), dtype=torch.float32)
+            mask[: len(batch), 0] = torch.from_numpy(known.astype(np.float32))
+            posterior = denoiser.posterior(tiles, gamma, mask)
+            parts = (posterior.mean.clamp(-1.0, 1.0), posterior.log_variance, posterior.mixing)
+        else:
+            mean = denoiser(tiles, gamma).clamp(-1.0, 1.0)
+            parts = (mean, torch.zeros_like(mean), torch.zeros_like(mean))
+        first, second, third = (part[: len(batch)].double().numpy() for part in parts)
+        return first, second, third
 
 
 @contextmanager

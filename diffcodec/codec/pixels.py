@@ -1,48 +1,196 @@
-"""The last stage: exact pixels under the discretized Gaussian around x̂_0 (DDPM, eq. 13).
+"""The last stage: exact pixels in groups, each under the model's word on all that came before.
 
-Payload: one byte, the scale index, then the ANS coder's bytes. Means are rounded to a grid of 1/16
-level, so the probabilities are a function of integers (docs/format.md, Numeric contract).
+DDPM's discretized Gaussian decoder (arXiv:2006.11239, eq. 13) with a scale for every pixel and
+channels that lean on earlier ones (`PixelPosterior`), and pixels coded coarse to fine in G groups
+(`diffcodec.model.pixel_order`): before each the network sees z_t with the groups so far in place of
+their noise.
+
+Payload: one byte, G − 1 in its upper half and the scale offset in its lower, then the ANS coder's
+bytes. Means are rounded to a grid of 1/16
+level and scales to one of 256, so the probabilities are a function of integers (docs/format.md,
+Numeric contract).
 """
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffcodec.bitstream.container import LAST_STAGE_SEGMENT
-from diffcodec.coding.ans import decode_levels, encode_levels
-from diffcodec.coding.tables import best_scale_index, ideal_bits, round_means
-from diffcodec.diffusion.process import HALF_RANGE
+from diffcodec.codec.model import CodecModel, PixelEstimate
+from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout
+from diffcodec.coding.ans import LevelDecoder, LevelRun, encode_levels
+from diffcodec.coding.tables import (
+    MIN_SCALE_OFFSET,
+    best_scale_offset,
+    ideal_bits,
+    round_means,
+    scale_indices,
+    shifted,
+)
+from diffcodec.diffusion.process import HALF_RANGE, levels_to_signal, signal_to_levels
 from diffcodec.errors import BitstreamError, NumericMismatchError
+from diffcodec.model.pixel_order import group_starts, pixel_ranks
+
+Float64 = NDArray[np.float64]
+Place = NDArray[np.bool_]
+"""Which pixels, bool [G, S, S]."""
 
 
-def encode_pixels(pixels: NDArray[np.uint8], estimate: NDArray[np.float64]) -> tuple[bytes, float]:
-    """The payload for ``pixels`` uint8 [H, W, C], and its ideal length in bits.
+@dataclass(frozen=True)
+class PixelStage:
+    """What both ends have when the pixels begin.
 
-    Args:
-        estimate: x̂_0 in [−1, 1], float64 [H, W, C].
+    Attributes:
+        model: the model.
+        layout: how the image is cut into tiles.
+        z: the latent at the final step, float64 [G, 3, S, S].
+        step: the final step.
+        first: p(x | z) at that step, which the caller has already.
     """
-    levels, means = pixels.ravel(), _means(estimate)
-    scale_index = best_scale_index(levels, means)
-    payload = bytes([scale_index]) + encode_levels(levels, means, scale_index)
-    return payload, ideal_bits(levels, means, scale_index)
+
+    model: CodecModel
+    layout: TileLayout
+    z: Float64
+    step: int
+    first: PixelEstimate
+
+    def encode(self, pixels: NDArray[np.uint8], groups: int) -> tuple[bytes, float]:
+        """The payload for ``pixels`` uint8 [H, W, C], and its ideal length in bits.
+
+        Args:
+            groups: G, at most ``model.most_groups``.
+        """
+        truth = signal_to_levels(self.layout.split(pixels))
+        told: list[tuple[NDArray[np.uint8], LevelRun]] = []
+
+        def tell(run: LevelRun, channel: int, place: Place) -> NDArray[np.uint8]:
+            levels = truth[:, channel][place]
+            told.append((levels, run))
+            return levels
+
+        self._walk(groups, tell)
+        levels = np.concatenate([levels for levels, _ in told])
+        means = np.concatenate([run.mean_grid for _, run in told])
+        scales = np.concatenate([run.scale_index for _, run in told])
+        offset = best_scale_offset(levels, means, scales)
+        runs = [(levels, run.with_offset(offset)) for levels, run in told]
+        told_first = bytes([(groups - 1) << 4 | offset - MIN_SCALE_OFFSET])
+        payload = told_first + encode_levels(runs)
+        return payload, ideal_bits(levels, means, shifted(scales, offset))
+
+    def decode(self, payload: bytes, name: str) -> NDArray[np.uint8]:
+        """The pixels, uint8 [H, W, C].
+
+        Raises:
+            BitstreamError: the payload is empty, or its groups are more than the model can do.
+            NumericMismatchError: what the network says here is not what it said to the encoder.
+        """
+        if not payload:
+            raise BitstreamError(f"{name}: expected coded pixels, found an empty last stage")
+        groups, offset = (payload[0] >> 4) + 1, (payload[0] & 0xF) + MIN_SCALE_OFFSET
+        if groups > self.model.most_groups:
+            raise BitstreamError(
+                f"{name}: expected at most {self.model.most_groups} groups of pixels with this "
+                f"model, found {groups}"
+            )
+        try:
+            decoder = LevelDecoder(payload[1:])
+            tiles = self._walk(
+                groups, lambda run, channel, place: decoder.pop(run.with_offset(offset))
+            )
+            decoder.finish()
+        except NumericMismatchError as error:
+            raise NumericMismatchError(
+                f"{name}: numeric mismatch at segment {LAST_STAGE_SEGMENT}, the last stage: {error}"
+            ) from error
+        return signal_to_levels(self.layout.join(levels_to_signal(tiles)))
+
+    def _walk(
+        self, groups: int, code: Callable[[LevelRun, int, Place], NDArray[np.uint8]]
+    ) -> NDArray[np.uint8]:
+        """Visit every run of levels in the file's order; ``code`` gives what the levels are.
+
+        A run is one channel of one group of pixels, of all tiles. Padding is not coded and stays
+        unknown to the network.
+
+        Returns:
+            uint8 [G, 3, S, S], 0 in the padding.
+        """
+        tiles = np.zeros(self.z.shape, dtype=np.uint8)
+        known = np.zeros((len(tiles), *tiles.shape[2:]), dtype=bool)
+        inside = self.layout.inside()
+        ranks = pixel_ranks(self.layout.side)
+        starts = group_starts(groups)
+        alpha = self.model.schedule.alpha[self.step]
+        estimate = self.first
+        for first, end in itertools.pairwise(starts):
+            if first:
+                signal = alpha * levels_to_signal(tiles)
+                z = np.where(known[:, None], signal, self.z)
+                estimate = self.model.estimate(z, self.step, known)
+            place = inside & (first <= ranks) & (ranks < end)
+            if self.layout.channels == 1:
+                means, variance = _gray(estimate)
+                gray = code(_run(means[place], variance[place]), 0, place)
+                for channel in range(TILE_CHANNELS):
+                    tiles[:, channel][place] = gray
+            else:
+                self._code_colours(estimate, place, tiles, code)
+            known |= place
+        return tiles
+
+    @staticmethod
+    def _code_colours(
+        estimate: PixelEstimate,
+        place: Place,
+        tiles: NDArray[np.uint8],
+        code: Callable[[LevelRun, int, Place], NDArray[np.uint8]],
+    ) -> None:
+        """Code the three channels at ``place``, each given the ones before it."""
+        residuals: list[Float64] = []
+        for channel in range(TILE_CHANNELS):
+            own = _levels(estimate.mean[:, channel][place])
+            mean = own
+            for earlier, residual in enumerate(residuals):
+                weight = estimate.mixing[:, _mixing_index(channel, earlier)][place]
+                mean = mean + weight * residual
+            levels = code(_run(mean, estimate.variance[:, channel][place]), channel, place)
+            tiles[:, channel][place] = levels
+            residuals.append(levels - own)
 
 
-def decode_pixels(payload: bytes, estimate: NDArray[np.float64], name: str) -> NDArray[np.uint8]:
-    """The pixels, uint8 of the shape of ``estimate``.
+def _mixing_index(channel: int, earlier: int) -> int:
+    return channel * (channel - 1) // 2 + earlier
 
-    Raises:
-        BitstreamError: the payload is empty.
-        NumericMismatchError: the decoder's x̂_0 is not the encoder's.
+
+def _levels(signal: Float64) -> Float64:
+    return (signal + 1.0) * HALF_RANGE
+
+
+def _run(means: Float64, variance: Float64) -> LevelRun:
+    """Means in levels and variances of the signal, on the tables' grids."""
+    return LevelRun(round_means(means), scale_indices(variance * (HALF_RANGE * HALF_RANGE)))
+
+
+def _gray(estimate: PixelEstimate) -> tuple[Float64, Float64]:
+    """Mean, in levels, and variance of a pixel whose channels are known to be equal.
+
+    Channel c says (1 − Σ a_cj) v = mean_c − Σ a_cj mean_j within its variance: three measurements
+    of one v, weighted by their precisions. float64 [G, S, S] each.
     """
-    if not payload:
-        raise BitstreamError(f"{name}: expected coded pixels, found an empty last stage")
-    try:
-        levels = decode_levels(payload[1:], _means(estimate), payload[0])
-    except NumericMismatchError as error:
-        raise NumericMismatchError(
-            f"{name}: numeric mismatch at segment {LAST_STAGE_SEGMENT}, the last stage: {error}"
-        ) from error
-    return levels.reshape(estimate.shape)
-
-
-def _means(estimate: NDArray[np.float64]) -> NDArray[np.int32]:
-    return round_means((estimate.ravel() + 1.0) * HALF_RANGE)
+    precision = np.zeros_like(estimate.mean[:, 0])
+    weighted = np.zeros_like(precision)
+    for channel in range(TILE_CHANNELS):
+        slope = np.ones_like(precision)
+        target = estimate.mean[:, channel]
+        for earlier in range(channel):
+            weight = estimate.mixing[:, _mixing_index(channel, earlier)]
+            slope = slope - weight
+            target = target - weight * estimate.mean[:, earlier]
+        scaled = slope / estimate.variance[:, channel]
+        precision = precision + scaled * slope
+        weighted = weighted + scaled * target
+    return _levels(weighted / precision), 1.0 / precision

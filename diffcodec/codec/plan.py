@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from diffcodec.coding.channel import CHANNEL_CODES, ChannelCode
+from diffcodec.coding.channel import CHANNEL_CODES, ChannelCode, CodeState
 from diffcodec.diffusion.process import hop_kl_nats
 from diffcodec.diffusion.schedule import Schedule
 from diffcodec.errors import BitstreamError
@@ -21,7 +21,7 @@ Float64 = NDArray[np.float64]
 GROWTH_UNIT = 1.0 / 128.0
 SMALLEST_HOP_BITS = 40
 HOP_OFFSET_BITS = 64
-SMALLEST_PART_BITS = 96
+SMALLEST_PART_BITS = 48
 CORRECTIONS_PER_OCTAVE = 8
 LARGEST_CORRECTION = 64
 SMALLEST_ERROR = 2.0**-40
@@ -42,7 +42,7 @@ class PlanConfig:
 
     Attributes:
         growth_index: a hop's bits are (growth_index + 1)/128 of what was paid before it.
-        parts: most packets between two evaluations of the network, 1…4.
+        parts: most packets between two evaluations of the network, 1, 2, 4 or 8.
         code_id: key of `CHANNEL_CODES`.
     """
 
@@ -76,20 +76,22 @@ class Packet:
         t, s: steps of the grid, s < t.
         bits: the channel code's budget for each vector.
         error: the squared error per dimension of x̂_0 that both ends reckon with.
-        evaluates: whether x̂_0 came straight from the network, at the beginning of a hop.
+        begins_hop: whether x̂_0 comes straight from the network, and a correction is told.
+        runs_on: whether the hop has other packets, with which this one's code is of one piece.
     """
 
     t: int
     s: int
     bits: int
     error: float
-    evaluates: bool
+    begins_hop: bool
+    runs_on: bool
 
 
 class HopPlan:
     """Walks the grid from T to ``final_step``; encoder and decoder each drive one.
 
-    Call `predicted_error`, then `packet` with the correction, then `advance`, until `finished`.
+    Call `packet`, at the beginning of a hop with the correction, then `advance`, until `finished`.
     """
 
     def __init__(
@@ -97,22 +99,28 @@ class HopPlan:
         config: PlanConfig,
         schedule: Schedule,
         error_curve: Float64,
+        spread_curve: Float64,
         dimensions: int,
         final_step: int,
     ) -> None:
-        """``error_curve``: the model's mean squared error per dimension at every step, [T + 1].
+        """Start at step T.
 
-        ``dimensions``: coordinates of one vector of the channel code.
+        Args:
+            error_curve: the model's mean squared error per dimension at every step, [T + 1].
+            spread_curve: how unevenly that error lies (`ErrorCurve.spread`), [T + 1].
+            dimensions: coordinates of one vector of the channel code.
         """
         self._config, self._code = config, config.code
-        self._schedule, self._curve = schedule, error_curve
+        self._schedule, self._curve, self._spread = schedule, error_curve, spread_curve
         self._dimensions, self._final_step = dimensions, final_step
         self.t = schedule.steps
         self._paid_bits = 0
         self._parts_left = 0
         self._part_bits = 0
         self._difficulty = 1.0
-        self._updated_error = 0.0
+        self._hop_error = 0.0
+        self._hop_step = schedule.steps
+        self._code_state = CodeState()
 
     @property
     def finished(self) -> bool:
@@ -124,11 +132,33 @@ class HopPlan:
         """Whether the next packet begins a hop, with an evaluation of the network."""
         return self._parts_left == 0
 
+    @property
+    def hop_step(self) -> int:
+        """The step at which the hop under way began, where the network was evaluated."""
+        return self.t if self.at_hop else self._hop_step
+
+    @property
+    def code_state(self) -> CodeState:
+        """Where the channel code stands.
+
+        A hop of a single packet begins it anew: so early, the network's next x̂_0 is so much better
+        that nothing is gained by going on for the δ that it leaves.
+        """
+        if self.at_hop and self._hop()[0] == 1:
+            return self._code_state.anew()
+        return self._code_state
+
     def predicted_error(self) -> float:
-        """What both ends expect of x̂_0's squared error per dimension before it is corrected."""
+        """What both ends expect of x̂_0's squared error per dimension before it is corrected.
+
+        Inside a hop: E[λ/(1 + Δ λ)] over the eigenvalues λ of the error's covariance, Δ the SNR
+        gained, to second order in Δ; the spread is E[λ²]/E[λ]².
+        """
         if self.at_hop:
             return max(SMALLEST_ERROR, self._difficulty * float(self._curve[self.t]))
-        return self._updated_error
+        gain = float(self._schedule.snr[self.t] - self._schedule.snr[self._hop_step])
+        spread = float(self._spread[self._hop_step])
+        return max(SMALLEST_ERROR, self._hop_error / (1.0 + spread * gain * self._hop_error))
 
     def correction_for(self, error: float) -> int:
         """The correction, in eighths of an octave, that brings the prediction to ``error``."""
@@ -137,9 +167,10 @@ class HopPlan:
         return max(-LARGEST_CORRECTION, min(LARGEST_CORRECTION, correction))
 
     def packet(self, correction: int, final_step: int | None = None) -> Packet:
-        """The next packet, once the correction is known; does not move.
+        """The next packet; does not move.
 
         Args:
+            correction: at the beginning of a hop, as told; 0 inside it.
             final_step: an end other than the plan's own, to ask what another end would give.
 
         Raises:
@@ -156,23 +187,24 @@ class HopPlan:
         part_bits = self._part_bits
         if self.at_hop:
             _, part_bits = self._hop()
-        kl_nats = self._code.bought_nats(self._code.nearest_budget(part_bits))
+        code, state = self._code, self.code_state
+        kl_nats = code.bought_nats(code.nearest_budget(part_bits, state), state)
         s = max(end, self._step_for(kl_nats, error))
         kl_nats = hop_kl_nats(self._schedule, s, self.t, self._dimensions * error)
-        kl_nats = min(
-            kl_nats, self._code.bought_nats(self._code.nearest_budget(LARGEST_PACKET_BITS))
-        )
-        return Packet(self.t, s, self._code.payload_bits(kl_nats), error, self.at_hop)
+        largest = code.nearest_budget(LARGEST_PACKET_BITS, state)
+        kl_nats = min(kl_nats, code.bought_nats(largest, state))
+        bits = code.payload_bits(kl_nats, state)
+        return Packet(self.t, s, bits, error, self.at_hop, runs_on=self._hop()[0] > 1)
 
-    def advance(self, packet: Packet) -> None:
-        """Move to the end of ``packet``."""
+    def advance(self, packet: Packet, code_state: CodeState) -> None:
+        """Move to the end of ``packet``, after which the channel code stands at ``code_state``."""
         if self.at_hop:
             self._parts_left, self._part_bits = self._hop()
             self._difficulty = packet.error / max(SMALLEST_ERROR, float(self._curve[self.t]))
+            self._hop_error, self._hop_step = packet.error, packet.t
         self._parts_left -= 1
         self._paid_bits += packet.bits
-        snr_gain = float(self._schedule.snr[packet.s] - self._schedule.snr[packet.t])
-        self._updated_error = packet.error / (1.0 + snr_gain * packet.error)
+        self._code_state = code_state
         self.t = packet.s
 
     def _hop(self) -> tuple[int, int]:
@@ -199,8 +231,8 @@ def count_evaluations(plan: HopPlan) -> int:
     evaluations = 1
     while not plan.finished:
         packet = plan.packet(0)
-        evaluations += packet.evaluates
-        plan.advance(packet)
+        evaluations += packet.begins_hop
+        plan.advance(packet, CodeState(1, (0,)))
     return evaluations
 
 

@@ -10,16 +10,19 @@ import copy
 import numpy as np
 from numpy.typing import NDArray
 
-from diffcodec.codec.model import CodecModel
+from diffcodec.bits import BitReader, BitWriter
+from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import HopPlan, Packet, PlanConfig
-from diffcodec.codec.tiles import TileLayout, deinterleave, interleave
+from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout, deinterleave, interleave
+from diffcodec.codec.wiener import WienerEstimate
+from diffcodec.coding.channel import CodeState
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.diffusion.process import q_posterior
 
 Float64 = NDArray[np.float64]
 
 HOP_NOISE_DOMAIN = 0x686F70
-"""Philox domain of the packets' noise, "hop" in ASCII; its index is the packet's number."""
+"""Philox domain of the packets' noise, "hop" in ASCII; its index is the section's number."""
 PRIOR_NOISE_DOMAIN = 0x7A54
 """Philox domain of z_T, "zT" in ASCII."""
 
@@ -37,15 +40,22 @@ class ReverseProcess:
         self, model: CodecModel, layout: TileLayout, config: PlanConfig, final_step: int
     ) -> None:
         self._model = model
-        self._shape = (layout.count, 3, layout.side, layout.side)
+        self._shape = (layout.count, TILE_CHANNELS, layout.side, layout.side)
         self._code = config.code
-        self._packets = 0
+        self._estimate: PixelEstimate | None = None
+        self._estimate_step: int | None = None
+        self._wiener: WienerEstimate | None = None
+        self._hop_z: Float64 | None = None
         self._x_hat: Float64 | None = None
-        self._x_hat_step: int | None = None
         self.evaluations = 0
         self.z: Float64 = SharedNoise(PRIOR_NOISE_DOMAIN).normal(0, self._shape).astype(np.float64)
         self.plan = HopPlan(
-            config, model.schedule, model.error_curve, layout.tile_dimensions, final_step
+            config,
+            model.schedule,
+            model.error_curve,
+            model.spread_curve,
+            layout.tile_dimensions,
+            final_step,
         )
 
     def fork(self) -> "ReverseProcess":
@@ -54,58 +64,71 @@ class ReverseProcess:
         twin.plan = copy.copy(self.plan)
         return twin
 
-    @property
-    def vectors(self) -> tuple[int, int]:
-        """Shape [G, n] of what the channel code sees."""
-        return self._shape[0], int(np.prod(self._shape[1:]))
-
     def x_hat(self) -> Float64:
         """The x̂_0 that the next packet starts from: the network's at a hop, else the updated."""
         if self.plan.at_hop:
-            return self.estimate()
+            return self.estimate().mean
         assert self._x_hat is not None
         return self._x_hat
 
-    def estimate(self) -> Float64:
-        """The network's x̂_0(z_t), the best image that what was told so far allows."""
-        if self._x_hat is None or self._x_hat_step != self.plan.t:
+    def estimate(self) -> PixelEstimate:
+        """p(x | z_t) by the network; its mean is the best image that what was told allows."""
+        if self._estimate is None or self._estimate_step != self.plan.t:
             estimate = self._model.estimate(self.z, self.plan.t)
             self.evaluations += 1
             if not self.plan.at_hop:
                 # Only for show: the process itself goes on from the updated x̂_0.
                 return estimate
-            self._x_hat, self._x_hat_step = estimate, self.plan.t
-        return self._x_hat
+            self._estimate, self._estimate_step = estimate, self.plan.t
+        return self._estimate
 
-    def noise(self) -> SharedNoise:
-        """The next packet's shared noise."""
-        return SharedNoise(HOP_NOISE_DOMAIN, self._packets)
-
-    def delta(self, packet: Packet, x: Float64) -> NDArray[np.float32]:
-        """δ = (μ_Q − μ_P)/σ_Q for the channel code, float32 [G, n]; ``x`` is the image's signal."""
+    def tell(self, packet: Packet, x: Float64, writer: BitWriter) -> None:
+        """Write the channel code of ``packet`` for the image's signal ``x``, and advance."""
         transition = q_posterior(self._model.schedule, packet.s, packet.t)
         scale = transition.x_coefficient / np.sqrt(transition.variance)
         delta = interleave(scale * (x - self.x_hat()))
-        return np.ascontiguousarray(delta, dtype=np.float32)
+        delta = np.ascontiguousarray(delta, dtype=np.float32)
+        noise, state = SharedNoise(HOP_NOISE_DOMAIN), self.plan.code_state
+        c, state = self._code.encode(
+            delta, packet.bits, noise, state, writer, runs_on=packet.runs_on
+        )
+        self._advance(packet, c, state)
 
-    def advance(self, packet: Packet, c: NDArray[np.float32]) -> None:
-        """z_t → z_s = μ_P + σ_Q c, and x̂_0 updated with what z_s says about x.
+    def require(self, packet: Packet, reader: BitReader) -> None:
+        """Check that ``reader`` holds the whole packet, before anything is made for it.
 
-        Between z_t and z_s the hop shows y = (SNR(s) z_s/α_s − SNR(t) z_t/α_t)/ΔSNR = x + noise of
-        variance 1/ΔSNR; the update weighs it against x̂_0 by their error variances (Wiener).
+        Raises:
+            TruncatedStreamError: it does not.
+        """
+        reader.require(self._shape[0] * packet.bits)
+
+    def hear(self, packet: Packet, reader: BitReader) -> None:
+        """Read what `tell` wrote, and advance."""
+        shape = self._shape[0], int(np.prod(self._shape[1:]))
+        noise, state = SharedNoise(HOP_NOISE_DOMAIN), self.plan.code_state
+        c, state = self._code.decode(shape, packet.bits, noise, state, reader)
+        self._advance(packet, c, state)
+
+    def _advance(self, packet: Packet, c: NDArray[np.float32], state: CodeState) -> None:
+        """z_t → z_s = μ_P + σ_Q c, and x̂_0 updated with what the hop has shown of x.
+
+        Since the hop's step u it has shown y = ((SNR(s)/α_s) z_s − (SNR(u)/α_u) z_u)/Δ = x + noise
+        of variance 1/Δ, Δ = SNR(s) − SNR(u).
         """
         schedule = self._model.schedule
         x_hat = self.x_hat()
+        if packet.begins_hop:
+            self._wiener = WienerEstimate.of(self.estimate(), packet.error)
+            self._hop_z = self.z
+        assert self._wiener is not None
+        assert self._hop_z is not None
+        hop_step = self.plan.hop_step
         transition = q_posterior(schedule, packet.s, packet.t)
         noise = deinterleave(c.astype(np.float64), self._shape)
-        z_s = transition.mean(self.z, x_hat) + np.sqrt(transition.variance) * noise
-        snr_s, snr_t = schedule.snr[packet.s], schedule.snr[packet.t]
-        gain = snr_s - snr_t
-        weighted = (snr_s / schedule.alpha[packet.s]) * z_s
-        weighted = weighted - (snr_t / schedule.alpha[packet.t]) * self.z
-        updated = (x_hat / packet.error + weighted) / (1.0 / packet.error + gain)
-        self._x_hat = np.clip(updated, -1.0, 1.0)
-        self._x_hat_step = None
-        self.z = z_s
-        self._packets += 1
-        self.plan.advance(packet)
+        self.z = transition.mean(self.z, x_hat) + np.sqrt(transition.variance) * noise
+        snr_s, snr_u = schedule.snr[packet.s], schedule.snr[hop_step]
+        weighted = (snr_s / schedule.alpha[packet.s]) * self.z
+        weighted = weighted - (snr_u / schedule.alpha[hop_step]) * self._hop_z
+        self._x_hat = self._wiener.updated(float(snr_s - snr_u), weighted)
+        self._estimate_step = None
+        self.plan.advance(packet, state)

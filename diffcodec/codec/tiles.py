@@ -55,6 +55,13 @@ class TileLayout:
         tiles = grid.transpose(0, 2, 4, 1, 3)
         return np.ascontiguousarray(tiles.reshape(-1, TILE_CHANNELS, self.side, self.side))
 
+    def inside(self) -> NDArray[np.bool_]:
+        """Which pixels of the tiles are the image's, not padding: bool [G, S, S]."""
+        row = np.arange(self.rows * self.side) < self.height
+        column = np.arange(self.columns * self.side) < self.width
+        grid = (row[:, None] & column).reshape(self.rows, self.side, self.columns, self.side)
+        return grid.transpose(0, 2, 1, 3).reshape(-1, self.side, self.side)
+
     def join(self, tiles: Float64) -> Float64:
         """float64 [G, 3, S, S] to float64 [H, W, C]: padding cropped, gray's channels averaged."""
         grid = tiles.reshape(self.rows, self.columns, TILE_CHANNELS, self.side, self.side)

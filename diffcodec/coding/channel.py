@@ -8,11 +8,12 @@ A hop of the diffusion needs c, unit Gaussian noise whose projection on δ/‖δ
 weights: c = Σ_j c_j/√L, each section's codeword c_j one of 2^ν cyclic shifts, of either sign, of a
 small bank of shared Gaussian vectors. The sections are tied by a shift register of which k bits
 are new in each, and the encoder finds the path of largest ⟨δ, c⟩ by Viterbi's algorithm. The
-decoder only rolls and adds: its result does not depend on any FFT.
+register runs on from packet to packet: the search looks a few sections past the end of a packet, as
+if δ stayed what it is, so that a packet can be a handful of sections without paying for a start.
+The decoder only rolls and adds: its result does not depend on any FFT.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Protocol
 
@@ -32,6 +33,24 @@ CODEBOOK_DOMAIN = 0x636F6465626F6F6B
 _CORRELATION_CHUNK = 1 << 18
 
 
+@dataclass(frozen=True)
+class CodeState:
+    """Where a stream of packets stands; each packet begins where the one before it ended.
+
+    Attributes:
+        sections: sections, or whatever a code counts, told so far for each vector.
+        registers: what the next section's codeword depends on, one a vector; empty where the code
+            begins anew.
+    """
+
+    sections: int = 0
+    registers: tuple[int, ...] = ()
+
+    def anew(self) -> "CodeState":
+        """The same place, for a packet that owes nothing to the one before it."""
+        return CodeState(self.sections)
+
+
 class ChannelCode(Protocol):
     """What the codec asks of a relative-entropy coder; G vectors of n coordinates at a time."""
 
@@ -43,22 +62,39 @@ class ChannelCode(Protocol):
     def code_id(self) -> int:
         """What a file's header calls this code."""
 
-    def payload_bits(self, kl_nats: float) -> int:
+    def payload_bits(self, kl_nats: float, state: CodeState) -> int:
         """The budget, in bits for each vector, that buys nearest to ``kl_nats``."""
 
-    def nearest_budget(self, bits: int) -> int:
+    def nearest_budget(self, bits: int, state: CodeState) -> int:
         """The budget nearest to ``bits`` among those that the code can spend."""
 
-    def bought_nats(self, bits: int) -> float:
+    def bought_nats(self, bits: int, state: CodeState) -> float:
         """The KL, r²/2 nats, that a budget of ``bits`` buys on average."""
 
-    def encode(self, delta: Float32, bits: int, noise: SharedNoise, writer: BitWriter) -> Float32:
-        """Write codes for ``delta``, float32[G, n], and return the c that ``decode`` will give."""
+    def encode(
+        self,
+        delta: Float32,
+        bits: int,
+        noise: SharedNoise,
+        state: CodeState,
+        writer: BitWriter,
+        *,
+        runs_on: bool = True,
+    ) -> tuple[Float32, CodeState]:
+        """Write codes for ``delta``, float32[G, n]; the c that ``decode`` will give, and after.
+
+        ``runs_on`` says whether a packet for nearly the same δ goes on where this one ends.
+        """
 
     def decode(
-        self, shape: tuple[int, int], bits: int, noise: SharedNoise, reader: BitReader
-    ) -> Float32:
-        """Read codes for G vectors and return c, float32[G, n]: unit noise that leans to δ."""
+        self,
+        shape: tuple[int, int],
+        bits: int,
+        noise: SharedNoise,
+        state: CodeState,
+        reader: BitReader,
+    ) -> tuple[Float32, CodeState]:
+        """Read codes for G vectors: c, float32[G, n], unit noise that leans to δ, and after."""
 
 
 @lru_cache(maxsize=8)
@@ -91,99 +127,132 @@ class TrellisCode:
     A section's register R has ``register_bits`` = ν bits, of which ``new_bits`` = k are new:
     R_j = (R_{j−1} · 2^k + new) mod 2^ν. Its codeword number is R rotated right by k places; the
     number's top bit is set for a minus sign, the rest m names vector ⌊m/n⌋ of the bank, rolled by
-    m mod n places. L sections cost ν + k(L − 1) bits: R_1, then each section's new bits.
-    ``prices`` lists (bits paid, bits of KL bought) at a few budgets, measured at n = 3072 by
-    ``benchmarks/channel_price.py``; both ascend.
+    m mod n places. Where the code begins anew a section costs ν bits, else k. ``first_bits`` and
+    ``section_bits`` are the bits of KL that they buy, measured at n = 3072 by
+    ``benchmarks/channel_price.py``.
+
+    Section j of vector g has its signs from the noise's index j, stream g.
 
     >>> from diffcodec.bits import BitReader, BitWriter
-    >>> code, noise, writer = CHANNEL_CODES[1], SharedNoise(domain=9), BitWriter()
+    >>> code, noise, writer = TrellisCode(9, 12, 4, 7.5, 3.6), SharedNoise(domain=9), BitWriter()
     >>> delta = np.full((1, 300), 0.3, dtype=np.float32)
-    >>> c = code.encode(delta, 32, noise, writer)
-    >>> decoded = code.decode((1, 300), 32, noise, BitReader(writer.to_bytes()))
-    >>> writer.bit_length, bool((c == decoded).all())
-    (32, True)
+    >>> c, state = code.encode(delta, 32, noise, CodeState(), writer)
+    >>> reader = BitReader(writer.to_bytes())
+    >>> decoded, _ = code.decode((1, 300), 32, noise, CodeState(), reader)
+    >>> writer.bit_length, state.sections, bool((c == decoded).all())
+    (32, 6, True)
     """
 
     code_id: int
     register_bits: int
     new_bits: int
-    prices: tuple[tuple[int, float], ...]
+    first_bits: float
+    section_bits: float
+    lookahead: int = field(default=16, compare=False)
+    """Sections that the encoder's search goes past the end of a packet."""
 
     def __post_init__(self) -> None:
-        if not 1 <= self.new_bits < self.register_bits <= 24:
-            raise ValueError(f"expected 1 ≤ new bits < register bits ≤ 24: {self.name}")
+        if not 1 <= self.new_bits <= self.register_bits // 2 <= 12:
+            raise ValueError(f"expected 1 ≤ new bits ≤ register bits/2 ≤ 12: {self.name}")
 
     @property
     def name(self) -> str:
         """``trellis-ν-k``."""
         return f"trellis-{self.register_bits}-{self.new_bits}"
 
-    def budget_bits(self, sections: int) -> int:
-        """What ``sections`` ≥ 1 sections cost: ν + k(L − 1) bits."""
-        return self.register_bits + self.new_bits * (sections - 1)
+    def budget_bits(self, sections: int, state: CodeState) -> int:
+        """What ``sections`` ≥ 1 further sections cost each vector."""
+        start = 0 if state.registers else self.register_bits - self.new_bits
+        return start + self.new_bits * sections
 
-    def sections(self, bits: int) -> int:
+    def sections(self, bits: int, state: CodeState) -> int:
         """The inverse of ``budget_bits``; ValueError if no number of sections costs ``bits``."""
-        extra, rest = divmod(bits - self.register_bits, self.new_bits)
-        if extra < 0 or rest:
+        sections, rest = divmod(bits - self.budget_bits(0, state), self.new_bits)
+        if sections < 1 or rest:
             raise ValueError(f"{self.name} has no budget of {bits} bits")
-        return extra + 1
+        return sections
 
-    def nearest_budget(self, bits: int) -> int:
-        """The budget nearest to ``bits``, at least ν."""
-        return self.budget_bits(max(1, round((bits - self.register_bits) / self.new_bits) + 1))
+    def nearest_budget(self, bits: int, state: CodeState) -> int:
+        """The budget nearest to ``bits``, of at least one section."""
+        sections = round((bits - self.budget_bits(0, state)) / self.new_bits)
+        return self.budget_bits(max(1, sections), state)
 
-    def payload_bits(self, kl_nats: float) -> int:
-        """The budget, in bits for each vector, that buys nearest to ``kl_nats`` (at least ν)."""
-        wanted_bits = nats_to_bits(float(kl_nats))
-        paid_bits = interpolate([(bought, paid) for paid, bought in self.prices], wanted_bits)
-        guess = max(1, round((paid_bits - self.register_bits) / self.new_bits) + 1)
-        budgets = [self.budget_bits(max(1, guess + step)) for step in (-1, 0, 1)]
-        return min(budgets, key=lambda bits: abs(interpolate(self.prices, bits) - wanted_bits))
+    def payload_bits(self, kl_nats: float, state: CodeState) -> int:
+        """The budget, in bits for each vector, that buys nearest to ``kl_nats``."""
+        start = 0.0 if state.registers else self.first_bits - self.section_bits
+        sections = round((nats_to_bits(float(kl_nats)) - start) / self.section_bits)
+        return self.budget_bits(max(1, sections), state)
 
-    def bought_nats(self, bits: int) -> float:
-        """The KL, r²/2 nats, that a budget of ``bits`` buys on average (linear in ``prices``)."""
-        self.sections(bits)
-        return bits_to_nats(interpolate(self.prices, bits))
+    def bought_nats(self, bits: int, state: CodeState) -> float:
+        """The KL, r²/2 nats, that a budget of ``bits`` buys on average."""
+        start = 0.0 if state.registers else self.first_bits - self.section_bits
+        return bits_to_nats(start + self.sections(bits, state) * self.section_bits)
 
-    def encode(self, delta: Float32, bits: int, noise: SharedNoise, writer: BitWriter) -> Float32:
+    def encode(
+        self,
+        delta: Float32,
+        bits: int,
+        noise: SharedNoise,
+        state: CodeState,
+        writer: BitWriter,
+        *,
+        runs_on: bool = True,
+    ) -> tuple[Float32, CodeState]:
         """Write ``bits`` bits for each row of ``delta``, float32[G, n]; return ``decode``'s c.
 
-        Group g's signs come from ``noise``, stream g. Ties and FFT rounding affect only the choice
-        of path. Raises ValueError for a budget that no number of sections costs.
+        Ties and FFT rounding affect only the choice of path. Raises ValueError for a budget that no
+        number of sections costs.
         """
-        sections = self.sections(bits)
-        groups, dimension = delta.shape
-        code = np.empty((groups, dimension), dtype=np.float32)
-        for group in range(groups):
-            signs = noise.signs(group, (sections, dimension))
-            registers = self._search(delta[group], signs)
-            writer.write(int(registers[0]), self.register_bits)
-            writer.write_array(registers[1:] & ((1 << self.new_bits) - 1), self.new_bits)
-            code[group] = self._sum_codewords(registers, signs)
-        return code
+        sections = self.sections(bits, state)
+        code = np.empty(delta.shape, dtype=np.float32)
+        last = []
+        ahead = self.lookahead if runs_on else 0
+        for group, row in enumerate(delta):
+            searched = range(state.sections, state.sections + sections + ahead)
+            signs = _signs(noise, group, searched, delta.shape[1])
+            before = state.registers[group] if state.registers else None
+            registers = self._search(row, signs, before)[:sections]
+            fresh = registers
+            if before is None:
+                writer.write(int(registers[0]), self.register_bits)
+                fresh = registers[1:]
+            writer.write_array(fresh & ((1 << self.new_bits) - 1), self.new_bits)
+            code[group] = self._sum_codewords(registers, signs[:sections])
+            last.append(int(registers[-1]))
+        return code, CodeState(state.sections + sections, tuple(last))
 
     def decode(
-        self, shape: tuple[int, int], bits: int, noise: SharedNoise, reader: BitReader
-    ) -> Float32:
+        self,
+        shape: tuple[int, int],
+        bits: int,
+        noise: SharedNoise,
+        state: CodeState,
+        reader: BitReader,
+    ) -> tuple[Float32, CodeState]:
         """Read ``bits`` bits for each of G vectors: c, float32[G, n], the same on every platform.
 
         Raises TruncatedStreamError where the reader ends, ValueError for an impossible budget.
         """
-        sections = self.sections(bits)
+        sections = self.sections(bits, state)
         groups, dimension = shape
         code = np.empty(shape, dtype=np.float32)
+        last = []
         for group in range(groups):
-            register = reader.read(self.register_bits)
             registers = np.empty(sections, dtype=np.int64)
-            registers[0] = register
-            new = reader.read_array(sections - 1, self.new_bits)
-            for section, value in enumerate(new.tolist(), start=1):
+            if state.registers:
+                register, told = state.registers[group], 0
+            else:
+                register = reader.read(self.register_bits)
+                registers[0], told = register, 1
+            new = reader.read_array(sections - told, self.new_bits)
+            for section, value in enumerate(new.tolist(), start=told):
                 register = (register << self.new_bits | value) & ((1 << self.register_bits) - 1)
                 registers[section] = register
-            signs = noise.signs(group, (sections, dimension))
+            searched = range(state.sections, state.sections + sections)
+            signs = _signs(noise, group, searched, dimension)
             code[group] = self._sum_codewords(registers, signs)
-        return code
+            last.append(register)
+        return code, CodeState(state.sections + sections, tuple(last))
 
     def _bank_size(self, dimension: int) -> int:
         return -(-(1 << self.register_bits) // (2 * dimension))
@@ -226,11 +295,12 @@ class TrellisCode:
             table[start : start + step] = rows.reshape(len(rows), -1)[:, :half]
         return table
 
-    def _search(self, delta: Float32, signs: Float32) -> NDArray[np.int64]:
+    def _search(self, delta: Float32, signs: Float32, before: int | None) -> NDArray[np.int64]:
         """Viterbi: the registers of the path with the largest Σ_j ⟨δ · signs_j, c_j⟩: int64[L].
 
-        A state is the ν − k bits that the next register keeps. Only the best score of each state
-        is stored; the trace back finds again which of its 2^k predecessors it came from.
+        The path begins after register ``before``, anywhere if None. A state is the ν − k bits that
+        the next register keeps. Only the best score of each state is stored; the trace back finds
+        again which of its 2^k predecessors it came from.
         """
         width, new = self.register_bits, self.new_bits
         states = 1 << (width - new)
@@ -241,20 +311,18 @@ class TrellisCode:
         positive = score[:half].reshape(-1, states)
         negative = score[half:].reshape(-1, states)
         best = np.zeros((sections + 1, states), dtype=np.float32)
+        if before is not None:
+            best[0] = -np.inf
+            best[0, before & (states - 1)] = 0.0
         # Codeword numbers read [new, register >> k]; dropping the register's top k bits leaves
-        # the state [rest, new], where a register shorter than 2k has its new bits dropped too.
-        kept = max(0, width - 2 * new)
+        # the state [rest, new].
+        kept = width - 2 * new
         for section in range(sections):
             row = table[section].reshape(-1, states)
             np.add(best[section], row, out=positive)
             np.subtract(best[section], row, out=negative)
-            if width >= 2 * new:
-                merged = score.reshape(branches, branches, 1 << kept).max(axis=1)
-                best[section + 1] = merged.T.ravel()
-            else:
-                # [new dropped, new kept, register >> k]
-                merged = score.reshape(-1, states, states).max(axis=(0, 2))
-                best[section + 1] = merged
+            merged = score.reshape(branches, branches, 1 << kept).max(axis=1)
+            best[section + 1] = merged.T.ravel()
         registers = np.empty(sections, dtype=np.int64)
         candidates = np.arange(1 << width, dtype=np.int64)
         for section in range(sections - 1, -1, -1):
@@ -267,72 +335,19 @@ class TrellisCode:
         return registers
 
 
-def interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
-    """The piecewise linear function through ascending ``points``, its end pieces prolonged."""
-    piece = 0
-    while piece < len(points) - 2 and x > points[piece + 1][0]:
-        piece += 1
-    (x0, y0), (x1, y1) = points[piece], points[piece + 1]
-    return y0 + (x - x0) * ((y1 - y0) / (x1 - x0))
+def _signs(noise: SharedNoise, group: int, sections: range, dimension: int) -> Float32:
+    """±1, float32[L, n]: section j's from the noise's index j."""
+    rows = [noise.substream(section).signs(group, (dimension,)) for section in sections]
+    return np.stack(rows)
 
-
-# (bits paid, bits of KL bought) at 1, 2, 3, 4, 6, 8, 12, … 128 sections, n = 3072, by
-# `python -m benchmarks.channel_price --trials 4000`.
-_PRICES_16_8 = (
-    (16, 13.24),
-    (24, 20.64),
-    (32, 27.91),
-    (40, 35.24),
-    (56, 49.99),
-    (72, 64.72),
-    (104, 94.39),
-    (136, 124.09),
-    (200, 183.72),
-    (264, 242.54),
-    (392, 360.4),
-    (520, 479.55),
-    (776, 712.56),
-    (1032, 953.58),
-)
-_PRICES_12_4 = (
-    (12, 9.48),
-    (16, 13.13),
-    (20, 16.7),
-    (24, 20.14),
-    (32, 27.51),
-    (40, 34.51),
-    (56, 48.72),
-    (72, 63.18),
-    (104, 91.95),
-    (136, 120.77),
-    (200, 178.21),
-    (264, 236.86),
-    (392, 353.16),
-    (520, 468.94),
-)
-_PRICES_16_4 = (
-    (16, 13.21),
-    (20, 17.02),
-    (24, 20.75),
-    (28, 24.35),
-    (36, 31.73),
-    (44, 39.35),
-    (60, 54.32),
-    (76, 69.12),
-    (108, 99.02),
-    (140, 129.12),
-    (204, 189.89),
-    (268, 249.93),
-    (396, 370.67),
-    (524, 492.22),
-)
 
 CHANNEL_CODES: dict[int, TrellisCode] = {
     code.code_id: code
     for code in (
-        TrellisCode(0, 16, 8, _PRICES_16_8),
-        TrellisCode(1, 12, 4, _PRICES_12_4),
-        TrellisCode(2, 16, 4, _PRICES_16_4),
+        TrellisCode(0, 12, 4, 9.5, 3.62),
+        TrellisCode(1, 16, 8, 13.2, 7.36),
+        TrellisCode(2, 16, 4, 13.2, 3.74),
+        TrellisCode(3, 16, 2, 13.2, 1.9, lookahead=32),
     )
 }
 """The codes that a file's header can name. New ones may be appended; none may change."""

@@ -15,6 +15,7 @@ the total variation between the sample's distribution and Q, for each chunk.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader, BitWriter
-from diffcodec.coding.channel import Float32, interpolate
+from diffcodec.coding.channel import CodeState, Float32
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.units import bits_to_nats, nats_to_bits
 
@@ -56,8 +57,8 @@ class PoissonCode:
 
     >>> from diffcodec.bits import BitReader, BitWriter
     >>> code, noise, writer = PoissonCode(), SharedNoise(domain=9), BitWriter()
-    >>> c = code.encode(np.full((1, 8), 0.5, np.float32), 4, noise, writer)
-    >>> decoded = code.decode((1, 8), 4, noise, BitReader(writer.to_bytes()))
+    >>> c, _ = code.encode(np.full((1, 8), 0.5, np.float32), 4, noise, CodeState(), writer)
+    >>> decoded, _ = code.decode((1, 8), 4, noise, CodeState(), BitReader(writer.to_bytes()))
     >>> bool((c == decoded).all())
     True
     """
@@ -67,23 +68,33 @@ class PoissonCode:
     name: ClassVar[str] = "poisson"
     code_id: ClassVar[int] = 255
 
-    def nearest_budget(self, bits: int) -> int:
+    def nearest_budget(self, bits: int, state: CodeState) -> int:
         """Any whole number of bits, at least one, can be planned."""
         return max(1, bits)
 
-    def payload_bits(self, kl_nats: float) -> int:
+    def payload_bits(self, kl_nats: float, state: CodeState) -> int:
         """The mean length, in bits for each vector, of codes that carry ``kl_nats``."""
         kl_bits = nats_to_bits(float(kl_nats))
         chunks = max(1, math.ceil(kl_bits / _CHUNK_KL_BITS))
-        return max(1, math.floor(chunks * interpolate(_CHUNK_COST, kl_bits / chunks)))
+        return max(1, math.floor(chunks * _interpolate(_CHUNK_COST, kl_bits / chunks)))
 
-    def bought_nats(self, bits: int) -> float:
+    def bought_nats(self, bits: int, state: CodeState) -> float:
         """The KL, r²/2 nats, whose codes are ``bits`` long on average."""
         chunks = self._chunks(bits)
         return bits_to_nats(chunks * self._chunk_kl_bits(bits))
 
-    def encode(self, delta: Float32, bits: int, noise: SharedNoise, writer: BitWriter) -> Float32:
+    def encode(
+        self,
+        delta: Float32,
+        bits: int,
+        noise: SharedNoise,
+        state: CodeState,
+        writer: BitWriter,
+        *,
+        runs_on: bool = True,
+    ) -> tuple[Float32, CodeState]:
         """Write codes for ``delta``, float32[G, n]; return ``decode``'s c."""
+        noise = noise.substream(state.sections)
         chunks, rice = self._chunks(bits), self._rice_parameter(bits)
         code = np.empty(delta.shape, dtype=np.float32)
         for group, row in enumerate(delta):
@@ -93,12 +104,18 @@ class PoissonCode:
                 index = self._search(part, noise, stream)
                 _write_index(index, rice, writer)
                 code[group, chunk::chunks] = _mark(index, len(part), noise, stream)
-        return code
+        return code, CodeState(state.sections + 1)
 
     def decode(
-        self, shape: tuple[int, int], bits: int, noise: SharedNoise, reader: BitReader
-    ) -> Float32:
+        self,
+        shape: tuple[int, int],
+        bits: int,
+        noise: SharedNoise,
+        state: CodeState,
+        reader: BitReader,
+    ) -> tuple[Float32, CodeState]:
         """Read codes for G vectors: c, float32[G, n]. Raises TruncatedStreamError at the end."""
+        noise = noise.substream(state.sections)
         chunks, rice = self._chunks(bits), self._rice_parameter(bits)
         code = np.empty(shape, dtype=np.float32)
         for group in range(shape[0]):
@@ -107,7 +124,7 @@ class PoissonCode:
                 index = _read_index(rice, reader)
                 part = code[group, chunk::chunks]
                 part[:] = _mark(index, len(part), noise, stream)
-        return code
+        return code, CodeState(state.sections + 1)
 
     def _chunks(self, bits: int) -> int:
         if bits < 1:
@@ -116,7 +133,7 @@ class PoissonCode:
 
     def _chunk_kl_bits(self, bits: int) -> float:
         swapped = [(cost, kl) for kl, cost in _CHUNK_COST]
-        return interpolate(swapped, bits / self._chunks(bits))
+        return _interpolate(swapped, bits / self._chunks(bits))
 
     def _rice_parameter(self, bits: int) -> int:
         """Of the code of ⌊log2 index⌋, nearly geometric under Li and El Gamal's Zipf law."""
@@ -165,3 +182,12 @@ def _read_index(rice: int, reader: BitReader) -> int:
         quotient += 1
     magnitude = quotient << rice | reader.read(rice)
     return (1 << magnitude | reader.read(magnitude)) - 1
+
+
+def _interpolate(points: Sequence[tuple[float, float]], x: float) -> float:
+    """The piecewise linear function through ascending ``points``, its end pieces prolonged."""
+    piece = 0
+    while piece < len(points) - 2 and x > points[piece + 1][0]:
+        piece += 1
+    (x0, y0), (x1, y1) = points[piece], points[piece + 1]
+    return y0 + (x - x0) * ((y1 - y0) / (x1 - x0))

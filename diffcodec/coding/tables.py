@@ -9,7 +9,6 @@ one of finitely many, made by ``gaussian`` with the same integers on every platf
 from functools import lru_cache
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from diffcodec.coding.gaussian import exponential, normal_cdf
@@ -26,6 +25,10 @@ FREE_FREQUENCY = TOTAL_FREQUENCY - LEVELS
 
 _SMALLEST_SIGMA = 0.05
 _LN_SIGMA_RANGE = 7.600902459542082
+_QUANTIZATION_VARIANCE = 1.0 / 12.0
+OFFSET_STEPS = 4
+"""Steps of σ's grid, together 12.7 %, in one step of an image's scale offset."""
+MIN_SCALE_OFFSET, MAX_SCALE_OFFSET = -8, 7
 _EDGE_OFFSETS = (LEVELS - 1) * MEAN_STEPS
 
 
@@ -64,44 +67,67 @@ def _cumulative(scale_index: int) -> NDArray[np.int32]:
     return np.maximum.accumulate(steps)
 
 
-@lru_cache(maxsize=8)
-def _phases(scale_index: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Masses and cumulative masses by the fraction of the mean: float32[16, 511] each.
+@lru_cache(maxsize=1)
+def _variance_borders() -> NDArray[np.float64]:
+    """Where the nearest σ changes, on a logarithmic scale, as variances: float64[255]."""
+    sigma = np.array([sigma_levels(index) for index in range(SCALE_COUNT)])
+    borders: NDArray[np.float64] = sigma[:-1] * sigma[1:]
+    return borders
 
-    Row p, column q belong to d = 16·(q − 255) + p. All are integers below 2^24: exact.
+
+def scale_indices(variance: NDArray[np.floating]) -> NDArray[np.int64]:
+    """The indices of the tables for errors of ``variance``, in squared levels.
+
+    The errors are those of whole levels against the mean: their quantization's 1/12 is taken off,
+    since a table's unit bins put it back (Sheppard's correction).
+
+    >>> scale_indices(np.array([0.0, 1.0 + 1.0 / 12.0, 1e4, 1e9])).tolist()
+    [0, 101, 255, 255]
     """
-    cumulative = _cumulative(scale_index)
-    columns = 2 * LEVELS - 1
-    below = cumulative[:-MEAN_STEPS].reshape(columns, MEAN_STEPS)
-    above = cumulative[MEAN_STEPS:].reshape(columns, MEAN_STEPS)
-    mass = np.ascontiguousarray((above - below).T, dtype=np.float32)
-    return mass, np.ascontiguousarray(below.T, dtype=np.float32)
+    wanted = np.asarray(variance, dtype=np.float64) - _QUANTIZATION_VARIANCE
+    return np.searchsorted(_variance_borders(), wanted).astype(np.int64)
 
 
-def free_frequencies(mean_grid: NDArray[np.integer], scale_index: int) -> NDArray[np.float32]:
-    """``frequencies`` less one, exact in float32: float32[N, 256], each row summing to 2^24 − 256.
+def _cumulative_rows(
+    mean_grid: NDArray[np.integer], scale_index: int | NDArray[np.integer], edges: NDArray[np.int64]
+) -> NDArray[np.int32]:
+    """T(16·edge − mean) for each mean and its edges: int32 of the broadcast shape.
 
     Raises ValueError for a mean off the grid or an unknown scale.
     """
     mean = np.asarray(mean_grid, dtype=np.int64)
     if mean.size and (mean.min() < 0 or mean.max() > MAX_MEAN_GRID):
         raise ValueError(f"means must be 0 to {MAX_MEAN_GRID} sixteenths of a level")
-    mass, below = _phases(scale_index)
-    phase = -mean % MEAN_STEPS
-    # Level 0 lies −mean sixteenths from the mean: column (−mean − phase)/16 + 255.
-    first = (-mean - phase) // MEAN_STEPS + LEVELS - 1
-    rows: NDArray[np.float32] = sliding_window_view(mass, LEVELS, axis=1)[phase, first]
-    rows[:, 0] += below[phase, first]
-    last = first + LEVELS - 1
-    rows[:, -1] += np.float32(FREE_FREQUENCY) - below[phase, last] - mass[phase, last]
+    if not mean.size:
+        return np.empty((*mean.shape, edges.shape[-1]), dtype=np.int32)
+    used, which = np.unique(scale_index, return_inverse=True)
+    tables = np.stack([_cumulative(int(index)) for index in used])
+    which = np.broadcast_to(which.reshape(np.shape(scale_index)), mean.shape)
+    first = which * tables.shape[1] + _EDGE_OFFSETS - mean
+    rows: NDArray[np.int32] = tables.ravel()[first[..., None] + MEAN_STEPS * edges]
     return rows
 
 
-def frequencies(mean_grid: NDArray[np.integer], scale_index: int) -> NDArray[np.uint32]:
+def free_frequencies(
+    mean_grid: NDArray[np.integer], scale_index: int | NDArray[np.integer]
+) -> NDArray[np.float32]:
+    """``frequencies`` less one, exact in float32: float32[N, 256], each row summing to 2^24 − 256.
+
+    Raises ValueError for a mean off the grid or an unknown scale.
+    """
+    below = _cumulative_rows(mean_grid, scale_index, np.arange(LEVELS + 1))
+    below[:, 0], below[:, -1] = 0, FREE_FREQUENCY
+    return np.diff(below, axis=1).astype(np.float32)
+
+
+def frequencies(
+    mean_grid: NDArray[np.integer], scale_index: int | NDArray[np.integer]
+) -> NDArray[np.uint32]:
     """Integer frequencies of the 256 levels: uint32[N, 256], all ≥ 1, each row summing to 2^24.
 
     Cumulatively C_k = rint(Φ((k − ½ − mean)/σ) · (2^24 − 256)) + k for k = 1…255, C_0 = 0 and
-    C_256 = 2^24. Raises ValueError for a mean off the grid or an unknown scale.
+    C_256 = 2^24. ``scale_index`` is one for all means or int[N]. Raises ValueError for a mean off
+    the grid or an unknown scale.
 
     >>> table = frequencies(np.array([1608]), scale_index=0)
     >>> table.sum().item() == 1 << 24, table[0, 99:103].tolist()
@@ -110,52 +136,41 @@ def frequencies(mean_grid: NDArray[np.integer], scale_index: int) -> NDArray[np.
     return free_frequencies(mean_grid, scale_index).astype(np.uint32) + np.uint32(1)
 
 
-class LevelStatistics:
-    """How often each pair of level and mean occurs, as far as code lengths depend on it."""
-
-    def __init__(self, levels: NDArray[np.uint8], mean_grid: NDArray[np.integer]) -> None:
-        """From ``levels``, uint8[N], and ``mean_grid``, int[N]."""
-        level = np.asarray(levels, dtype=np.int64).ravel()
-        offset = level * MEAN_STEPS - np.asarray(mean_grid, dtype=np.int64).ravel() + _EDGE_OFFSETS
-        size = 2 * _EDGE_OFFSETS + MEAN_STEPS
-        lowest, highest = level == 0, level == LEVELS - 1
-        self._lowest = np.bincount(offset[lowest], minlength=size)
-        self._highest = np.bincount(offset[highest], minlength=size)
-        self._inner = np.bincount(offset[~(lowest | highest)], minlength=size)
-
-    def ideal_bits(self, scale_index: int) -> float:
-        """Σ log2(2^24/frequency) over all levels."""
-        cumulative = _cumulative(scale_index).astype(np.float64)
-        below, above = cumulative[:-MEAN_STEPS], cumulative[MEAN_STEPS:]
-        bits = 0.0
-        for count, free in (
-            (self._inner, above - below),
-            (self._lowest, above),
-            (self._highest, FREE_FREQUENCY - below),
-        ):
-            used = np.flatnonzero(count)
-            bits += float((count[used] * (PRECISION_BITS - np.log2(free[used] + 1.0))).sum())
-        return bits
-
-
 def ideal_bits(
-    levels: NDArray[np.uint8], mean_grid: NDArray[np.integer], scale_index: int
+    levels: NDArray[np.uint8],
+    mean_grid: NDArray[np.integer],
+    scale_index: int | NDArray[np.integer],
 ) -> float:
     """Code length in bits of ``levels``, uint8[N], under ``frequencies``; no coder falls below.
 
     >>> round(ideal_bits(np.array([100], np.uint8), np.array([1608]), scale_index=0), 4)
     1.0
     """
-    return LevelStatistics(levels, mean_grid).ideal_bits(scale_index)
+    level = np.asarray(levels, dtype=np.int64).ravel()
+    edges = level[:, None] + np.arange(2)
+    below = _cumulative_rows(np.asarray(mean_grid).ravel(), scale_index, edges)
+    below[level == 0, 0] = 0
+    below[level == LEVELS - 1, 1] = FREE_FREQUENCY
+    used = np.diff(below, axis=1) + 1.0
+    return float((PRECISION_BITS - np.log2(used)).sum())
 
 
-def best_scale_index(levels: NDArray[np.uint8], mean_grid: NDArray[np.integer]) -> int:
-    """The scale index of least ``ideal_bits``: every 16th, then a neighbourhood of the best.
+def shifted(scale_index: NDArray[np.integer], offset: int) -> NDArray[np.int64]:
+    """Indices moved by ``offset`` times OFFSET_STEPS steps of σ's grid, held at its ends."""
+    moved = np.asarray(scale_index, dtype=np.int64) + OFFSET_STEPS * offset
+    return np.clip(moved, 0, SCALE_COUNT - 1)
 
-    >>> best_scale_index(np.array([90, 100, 112], np.uint8), np.full(3, 1608))
-    174
+
+def best_scale_offset(
+    levels: NDArray[np.uint8], mean_grid: NDArray[np.integer], scale_index: NDArray[np.integer]
+) -> int:
+    """The offset −8…7 of least ``ideal_bits``.
+
+    >>> levels, means = np.array([90, 100, 112], np.uint8), np.full(3, 1608)
+    >>> best_scale_offset(levels, means, np.full(3, 150))
+    6
     """
-    statistics = LevelStatistics(levels, mean_grid)
-    centre = min(range(0, SCALE_COUNT, 16), key=statistics.ideal_bits)
-    nearby = range(max(0, centre - 16), min(SCALE_COUNT, centre + 17))
-    return min(nearby, key=statistics.ideal_bits)
+    return min(
+        range(MIN_SCALE_OFFSET, MAX_SCALE_OFFSET + 1),
+        key=lambda offset: ideal_bits(levels, mean_grid, shifted(scale_index, offset)),
+    )

@@ -33,12 +33,19 @@ class ErrorCurve:
     Attributes:
         gamma: increasing noise levels.
         error: E‖x − x̂_0(z_γ)‖² / dimensions at each of them, signal scaled to [−1, 1].
+        spread: how unevenly the error lies over an image by the model's own word: E[λ²]/E[λ]² over
+            the eigenvalues λ of its covariance (`PixelPosterior`); 1 where it does not say.
     """
 
     gamma: tuple[float, ...]
     error: tuple[float, ...]
+    spread: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.spread:
+            object.__setattr__(self, "spread", (1.0,) * len(self.gamma))
+        if len(self.spread) != len(self.gamma) or min(self.spread) < 1:
+            raise ValueError("an error curve needs a spread of at least 1 for each noise level")
         increasing = all(a < b for a, b in zip(self.gamma, self.gamma[1:], strict=False))
         if len(self.gamma) != len(self.error) or len(self.gamma) < 2 or not increasing:
             raise ValueError("an error curve needs increasing noise levels, one error each")
@@ -115,7 +122,9 @@ def load_checkpoint(folder: Path) -> Checkpoint:
             raise ValueError(f"format {stored['format']}, expected {CHECKPOINT_FORMAT}")
         config = model_config_from_dict(stored["model"])
         curve = stored["error_curve"]
-        error_curve = ErrorCurve(tuple(curve["gamma"]), tuple(curve["error"]))
+        error_curve = ErrorCurve(
+            tuple(curve["gamma"]), tuple(curve["error"]), tuple(curve.get("spread", ()))
+        )
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{config_path}: not a model's configuration: {error!r}") from error
     try:

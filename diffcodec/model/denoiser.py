@@ -116,6 +116,23 @@ class PixelPosterior:
         spread = squared * torch.exp(-self.log_variance) + self.log_variance
         return 0.5 * (spread + math.log(2.0 * math.pi))
 
+    def covariance(self) -> Tensor:
+        """A pixel's covariance matrix, float32 [B, C, C, S, S]."""
+        variance = torch.exp(self.log_variance)
+        channels = variance.shape[1]
+        # Row c of L⁻¹: what channel c's residual is made of, in innovations.
+        rows: list[Tensor] = []
+        first = 0
+        for channel in range(channels):
+            row = torch.zeros_like(variance)
+            row[:, channel] = 1.0
+            for earlier in range(channel):
+                row = row + self.mixing[:, first + earlier, None] * rows[earlier]
+            first += channel
+            rows.append(row)
+        factor = torch.stack(rows, dim=1)
+        return torch.einsum("bikhw,bkhw,bjkhw->bijhw", factor, variance, factor)
+
     def with_fixed_mean(self) -> "PixelPosterior":
         """The same distribution, its mean cut from the graph."""
         return PixelPosterior(self.mean.detach(), self.log_variance, self.mixing)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from diffcodec.diffusion.likelihood import fitted_scale, level_nats
 from diffcodec.diffusion.process import (
@@ -419,16 +420,39 @@ def measure_error_curve(
     generator = torch.Generator(device=device).manual_seed(seed)
     steps = np.unique(np.rint(np.linspace(0, schedule.steps, points)).astype(np.int64))
     signal = levels_to_signal(images)
-    errors = []
+    errors, spreads = [], []
     for step in steps:
-        total = 0.0
+        total, spread = 0.0, 0.0
         for start in range(0, len(signal), batch_size):
             x = signal[start : start + batch_size]
             at = np.full(len(x), step)
             estimate, _ = _predict(denoiser, schedule, x, at, generator)
             total += float(((x - estimate) ** 2).sum())
+            spread += float(_spreads(denoiser, schedule, x, at, generator).sum())
         errors.append(total / signal.size)
-    return ErrorCurve(tuple(float(g) for g in schedule.gamma[steps]), tuple(errors))
+        spreads.append(max(1.0, spread / len(signal)))
+    gamma = tuple(float(g) for g in schedule.gamma[steps])
+    return ErrorCurve(gamma, tuple(errors), tuple(spreads))
+
+
+@torch.no_grad()
+def _spreads(
+    denoiser: Denoiser,
+    schedule: Schedule,
+    signal: NDArray[np.float64],
+    step: NDArray[np.int64],
+    generator: torch.Generator,
+) -> NDArray[np.float64]:
+    """E[λ²]/E[λ]² over the eigenvalues λ of the covariances that the model names, float64 [B]."""
+    if not denoiser.config.pixel_model:
+        return np.ones(len(signal))
+    z, gamma = _latent(schedule, signal, step, generator)
+    covariance = denoiser.posterior(z, gamma).covariance().double()
+    mean = covariance.diagonal(dim1=1, dim2=2).mean(dim=(1, 2, 3))
+    # The squared eigenvalues of a symmetric matrix sum to its squared entries.
+    mean_square = covariance.square().sum(dim=2).mean(dim=(1, 2, 3))
+    spreads: NDArray[np.float64] = (mean_square / mean.square()).cpu().numpy()
+    return spreads
 
 
 @torch.no_grad()
@@ -440,17 +464,26 @@ def _predict(
     generator: torch.Generator,
 ) -> tuple[Float64, float | Float64]:
     """x̂_0(z_t) clipped to [−1, 1] and Σ's interpolation v, z_t ~ q(z_t | x); [B, H, W, C]."""
-    device = generator.device
-    x = torch.as_tensor(signal.transpose(0, 3, 1, 2), dtype=torch.float32, device=device)
-    gamma = torch.as_tensor(schedule.gamma[step], dtype=torch.float32, device=device)
-    z, _ = draw_latent(x, gamma, generator)
-    z = z.contiguous(memory_format=torch.channels_last)
-    prediction = denoiser.predict(z, gamma)
+    prediction = denoiser.predict(*_latent(schedule, signal, step, generator))
     interpolation = prediction.interpolation
     return (
         _channels_last(prediction.x_hat.clamp(-1.0, 1.0)),
         interpolation if isinstance(interpolation, float) else _channels_last(interpolation),
     )
+
+
+def _latent(
+    schedule: Schedule,
+    signal: Float64,
+    step: NDArray[np.int64],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """z_t ~ q(z_t | x), float32 [B, C, H, W] channels last, and γ_t, float32 [B]."""
+    device = generator.device
+    x = torch.as_tensor(signal.transpose(0, 3, 1, 2), dtype=torch.float32, device=device)
+    gamma = torch.as_tensor(schedule.gamma[step], dtype=torch.float32, device=device)
+    z, _ = draw_latent(x, gamma, generator)
+    return z.contiguous(memory_format=torch.channels_last), gamma
 
 
 @torch.no_grad()

@@ -33,7 +33,7 @@ def coded(last_stage: st.SearchStrategy[LastStage]) -> st.SearchStrategy[Header]
         model_id=st.binary(min_size=2, max_size=2),
         last_stage=last_stage,
         growth_index=st.integers(0, 63),
-        parts=st.integers(1, 4),
+        parts=st.sampled_from([1, 2, 4, 8]),
         channel_code=st.integers(0, 3),
         final_step=st.integers(0, FINEST_STEPS),
         hop_bytes=LENGTHS,
@@ -62,12 +62,12 @@ def raw_header(**fields: int) -> bytes:
     """The header of a 32×32 lossy file with any bits at all in its fields, and a right check."""
     layout = {
         "magic": (0xDFC, 12),
-        "version": (1, 4),
+        "version": (2, 4),
         "model_id": (0, 16),
         "gray": (0, 1),
         "last_stage": (0, 2),
         "growth_index": (0, 6),
-        "parts_less_1": (0, 2),
+        "log2_parts": (0, 2),
         "channel_code": (0, 2),
         "final_step": (0, 10),
         "square": (1, 1),
@@ -137,10 +137,10 @@ def test_a_wrong_first_byte_is_no_truncated_file() -> None:
         Header.unpack(b"\x89", NAME)
 
 
-@pytest.mark.parametrize("version", [0, 2, 15])
+@pytest.mark.parametrize("version", [0, 1, 3, 15])
 def test_other_versions_are_refused(version: int) -> None:
     with pytest.raises(
-        UnsupportedVersionError, match=f"expected format version 1, found {version}"
+        UnsupportedVersionError, match=f"expected format version 2, found {version}"
     ):
         Header.unpack(raw_header(version=version), NAME)
 
@@ -153,7 +153,7 @@ def test_other_versions_are_refused(version: int) -> None:
         {"final_step": 1023},
         {"last_stage": 2, "model_id": 1},
         {"last_stage": 2, "growth_index": 1},
-        {"last_stage": 2, "parts_less_1": 1},
+        {"last_stage": 2, "log2_parts": 1},
         {"last_stage": 2, "channel_code": 1},
         {"last_stage": 2, "final_step": 1},
     ],
@@ -161,6 +161,11 @@ def test_other_versions_are_refused(version: int) -> None:
 def test_reserved_values_are_refused(fields: dict[str, int]) -> None:
     with pytest.raises(BitstreamError, match="expected"):
         Header.unpack(raw_header(**fields), NAME)
+
+
+@pytest.mark.parametrize(("parts", "field"), [(1, 0), (2, 1), (4, 2), (8, 3)])
+def test_parts_are_told_by_their_logarithm(parts: int, field: int) -> None:
+    assert raw_header(log2_parts=field) == Header(32, 32, 3, parts=parts).pack()
 
 
 def test_equal_sides_have_one_form() -> None:
@@ -199,6 +204,8 @@ def test_the_pixel_limit_can_be_lifted() -> None:
         {"model_id": b"abc"},
         {"growth_index": 64},
         {"parts": 0},
+        {"parts": 3},
+        {"parts": 16},
         {"channel_code": 4},
         {"final_step": 1001},
         {"hop_bytes": 1 << 32},

@@ -1,4 +1,4 @@
-"""The tiny model as the codec loads it, and files of one drawn image made with it."""
+"""The tiny models as the codec loads them, and files of one drawn image made with them."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from diffcodec.codec.plan import PlanConfig
 Pixels = NDArray[np.uint8]
 Decode = Callable[..., Frame]
 
-COARSE = PlanConfig(growth_index=63, parts=4, code_id=1)
+COARSE = PlanConfig(growth_index=63, parts=4, code_id=0)
 """The plan of fewest evaluations, for tests that decode hundreds of times."""
 
 
@@ -36,6 +36,12 @@ def model(tiny_folder: Path) -> CodecModel:
 
 
 @pytest.fixture(scope="session")
+def pixel_model(tiny_pixel_folder: Path) -> CodecModel:
+    """The tiny model that has a pixel model."""
+    return load_codec_model(tiny_pixel_folder)
+
+
+@pytest.fixture(scope="session")
 def picture(smooth_image: Callable[..., Pixels]) -> Pixels:
     """One tile in colour, uint8 [16, 16, 3]."""
     return smooth_image(16, 16, 3, seed=0)
@@ -45,10 +51,10 @@ def picture(smooth_image: Callable[..., Pixels]) -> Pixels:
 def encode_coded(model: CodecModel) -> Callable[..., Encoded]:
     """A function: a lossless file with hops, even where deflated pixels would be smaller."""
 
-    def encode(pixels: Pixels, plan: PlanConfig = COARSE) -> Encoded:
+    def encode(pixels: Pixels, encoder: CodecModel = model, **options: int) -> Encoded:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("diffcodec.codec.encoder.pack_pixels", lambda pixels: bytes(1 << 20))
-            return encode_image(pixels, model, EncoderSettings(plan))
+            return encode_image(pixels, encoder, EncoderSettings(COARSE, **options))
 
     return encode
 
@@ -72,12 +78,24 @@ def stored(model: CodecModel) -> Encoded:
 
 
 @pytest.fixture(scope="session")
-def decode(model: CodecModel) -> Decode:
-    """A function: the last frame of a file's bytes, without the network's other evaluations."""
+def grouped(picture: Pixels, pixel_model: CodecModel) -> Encoded:
+    """`picture` by the pixel model, its pixels in four groups."""
+    return encode_image(picture, pixel_model, EncoderSettings(COARSE, groups=4))
 
-    def last(data: bytes, decoder: CodecModel | None = model) -> Frame:
+
+@pytest.fixture(scope="session")
+def decode(model: CodecModel, pixel_model: CodecModel) -> Decode:
+    """A function: the last frame of a file's bytes, without the network's other evaluations.
+
+    It decodes with the tiny model that the file names, or with the one it is given.
+    """
+    models = {known.model_id: known for known in (model, pixel_model)}
+
+    def last(data: bytes, decoder: CodecModel | None = None) -> Frame:
         # A small limit, so that a mutated header cannot ask for a large image.
         container = Container.open(data, "test.dfc", pixel_limit=1 << 14)
+        if decoder is None:
+            decoder = models.get(container.header.model_id, model)
         frame = None
         for frame in decode_frames(container, decoder, every=False):  # noqa: B007
             pass

@@ -14,8 +14,9 @@ from diffcodec.bitstream.container import Container, assemble
 from diffcodec.bitstream.header import LastStage
 from diffcodec.codec.decoder import Frame, decode_frames
 from diffcodec.codec.encoder import Encoded, EncoderSettings, encode_image
-from diffcodec.codec.model import CodecModel
+from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import PlanConfig
+from diffcodec.coding.channel import CHANNEL_CODES
 from diffcodec.errors import (
     BitstreamError,
     ChecksumError,
@@ -34,12 +35,14 @@ def files(
     lossless: Encoded,
     lossy: Encoded,
     stored: Encoded,
+    grouped: Encoded,
     picture: Pixels,
     model: CodecModel,
+    pixel_model: CodecModel,
     encode_coded: Callable[..., Encoded],
 ) -> dict[str, tuple[Encoded, Pixels]]:
     """Files of every kind with their images."""
-    gray, plan = picture[:, :, :1], PlanConfig(63, 4, 1)
+    gray, plan = picture[:, :, :1], PlanConfig(63, 4, 0)
     noise = np.random.default_rng(1).integers(0, 256, (12, 12, 3), dtype=np.uint8)
     tiled = np.concatenate([picture, picture[:, ::-1]], axis=1)[:15, :20]
     made = {
@@ -49,9 +52,12 @@ def files(
         "noise": (encode_image(noise, model, EncoderSettings(plan)), noise),
         "gray": (encode_coded(gray), gray),
         "tiled": (encode_coded(tiled), tiled),
+        "grouped": (grouped, picture),
+        "grouped gray": (encode_coded(gray, pixel_model, groups=3), gray),
     }
     stages = {name: encoded.header.last_stage for name, (encoded, _) in made.items()}
     assert stages["lossless"] is stages["gray"] is stages["tiled"] is LastStage.GAUSSIAN
+    assert stages["grouped"] is stages["grouped gray"] is LastStage.GAUSSIAN
     assert stages["lossy"] is LastStage.NONE
     assert stages["black"] is stages["noise"] is LastStage.STORED
     return made
@@ -64,13 +70,18 @@ Files = dict[str, tuple[Encoded, Pixels]]
 def _remember_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluate the network once for all prefixes of a file: they share their z_t."""
     estimate = CodecModel.estimate
-    known: dict[tuple[int, bytes], NDArray[np.float64]] = {}
+    memory: dict[tuple[bytes, int, bytes, bytes], PixelEstimate] = {}
 
-    def remembered(self: CodecModel, z: NDArray[np.float64], t: int) -> NDArray[np.float64]:
-        key = t, z.tobytes()
-        if key not in known:
-            known[key] = estimate(self, z, t)
-        return known[key]
+    def remembered(
+        self: CodecModel,
+        z: NDArray[np.float64],
+        t: int,
+        known: NDArray[np.bool_] | None = None,
+    ) -> PixelEstimate:
+        key = self.model_id, t, z.tobytes(), b"" if known is None else known.tobytes()
+        if key not in memory:
+            memory[key] = estimate(self, z, t, known)
+        return memory[key]
 
     monkeypatch.setattr(CodecModel, "estimate", remembered)
 
@@ -79,7 +90,8 @@ def _remember_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_remember_estimates")
 @pytest.mark.parametrize(
     ("name", "stride"),
-    [("lossless", 1), ("lossy", 1), ("black", 1), ("noise", 1), ("gray", 5), ("tiled", 11)],
+    [("lossless", 1), ("lossy", 1), ("black", 1), ("noise", 1), ("gray", 5), ("tiled", 11)]
+    + [("grouped", 7), ("grouped gray", 5)],
 )
 def test_every_prefix_is_an_image_and_longer_ones_are_better(
     name: str, stride: int, files: Files, decode: Decode
@@ -109,7 +121,7 @@ def flipped(data: bytes, position: int, mask: int) -> bytes:
     return data[:position] + bytes([data[position] ^ mask]) + data[position + 1 :]
 
 
-@pytest.mark.parametrize("name", ["lossless", "lossy", "black", "noise", "gray"])
+@pytest.mark.parametrize("name", ["lossless", "lossy", "black", "noise", "gray", "grouped gray"])
 def test_every_damaged_byte_is_found(name: str, files: Files, decode: Decode) -> None:
     data = files[name][0].data
     header_bytes = len(Container.open(data, "a.dfc").header_bytes)
@@ -130,7 +142,9 @@ def test_every_damaged_byte_is_found(name: str, files: Files, decode: Decode) ->
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
-    name=st.sampled_from(["lossless", "lossy", "black", "noise", "gray", "tiled"]),
+    name=st.sampled_from(
+        ["lossless", "lossy", "black", "noise", "gray", "tiled", "grouped", "grouped gray"]
+    ),
     edits=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), max_size=8),
     end=st.floats(0, 1),
 )
@@ -193,11 +207,12 @@ def test_a_wrong_or_missing_model_is_told_before_any_frame(
 
 
 def test_frames_are_what_their_prefixes_give(
-    files: Files, model: CodecModel, decode: Decode
+    files: Files, model: CodecModel, pixel_model: CodecModel, decode: Decode
 ) -> None:
-    for name in ("lossless", "lossy", "gray"):
+    for name in ("lossless", "lossy", "gray", "grouped"):
         encoded, pixels = files[name]
-        frames = list(decode_frames(Container.open(encoded.data, "a.dfc"), model))
+        own = pixel_model if name == "grouped" else model
+        frames = list(decode_frames(Container.open(encoded.data, "a.dfc"), own))
         steps = [1000, *(entry.s for entry in encoded.ledger)]
         exact = encoded.header.last_stage is LastStage.GAUSSIAN
         assert [frame.step for frame in frames] == ([*steps, 0] if exact else steps)
@@ -273,8 +288,9 @@ def test_other_arithmetic_is_exact_or_told(
 
 @pytest.mark.parametrize("channel_code", [3])
 def test_an_unknown_channel_code_names_the_file(
-    channel_code: int, lossy: Encoded, model: CodecModel
+    channel_code: int, lossy: Encoded, model: CodecModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.delitem(CHANNEL_CODES, channel_code)
     header = dataclasses.replace(lossy.header, channel_code=channel_code)
     container = Container.open(assemble(header, b"hops"), "a.dfc")
     with pytest.raises(BitstreamError, match=r"^a\.dfc: expected a channel code"):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from diffcodec.bitstream.container import assemble
+from diffcodec.bitstream.container import Container, assemble
 from diffcodec.bitstream.header import Header, LastStage
 from diffcodec.bitstream.stored import pack_pixels
 from diffcodec.codec.decoder import Frame
 from diffcodec.codec.effort import plan_for_effort
 from diffcodec.codec.encoder import BudgetError, Encoded, EncoderSettings, encode_image
-from diffcodec.codec.model import CodecModel
+from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.coding.channel import CHANNEL_CODES
 from diffcodec.units import bits_per_dimension
@@ -18,7 +18,7 @@ from diffcodec.units import bits_per_dimension
 Pixels = NDArray[np.uint8]
 Decode = Callable[..., Frame]
 
-FAST = EncoderSettings(PlanConfig(growth_index=40, parts=4, code_id=1))
+FAST = EncoderSettings(PlanConfig(growth_index=40, parts=4, code_id=0))
 NOISE = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
 
 
@@ -62,7 +62,7 @@ def test_the_worst_images_are_no_larger_than_stored_ones(
 
 
 @pytest.mark.parametrize("code_id", sorted(CHANNEL_CODES))
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("parts", [1, 8])
 def test_every_channel_code_and_number_of_parts(
     code_id: int, parts: int, picture: Pixels, model: CodecModel, decode: Decode
 ) -> None:
@@ -176,24 +176,68 @@ def test_the_ledger_adds_up_to_the_file(model: CodecModel, picture: Pixels) -> N
 
 
 def test_tracing_changes_no_byte(lossless: Encoded, model: CodecModel, picture: Pixels) -> None:
-    plan = PlanConfig(lossless.header.growth_index, lossless.header.parts, 1)
+    plan = PlanConfig(lossless.header.growth_index, lossless.header.parts, 0)
     steps: list[int] = []
     traced = encode_image(picture, model, EncoderSettings(plan, trace=True), steps.append)
     assert traced.data == lossless.data
     assert steps == [entry.s for entry in traced.ledger]
 
 
+@pytest.mark.parametrize("kind", ["lossless", "grouped"])
 def test_a_decoder_needs_the_evaluations_that_the_encoder_says(
-    lossless: Encoded, model: CodecModel, decode: Decode, monkeypatch: pytest.MonkeyPatch
+    kind: str, request: pytest.FixtureRequest, decode: Decode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    encoded: Encoded = request.getfixturevalue(kind)
     calls = 0
     estimate = CodecModel.estimate
 
-    def counted(self: CodecModel, z: NDArray[np.float64], t: int) -> NDArray[np.float64]:
+    def counted(
+        self: CodecModel,
+        z: NDArray[np.float64],
+        t: int,
+        known: NDArray[np.bool_] | None = None,
+    ) -> PixelEstimate:
         nonlocal calls
         calls += 1
-        return estimate(self, z, t)
+        return estimate(self, z, t, known)
 
     monkeypatch.setattr(CodecModel, "estimate", counted)
-    decode(lossless.data)
-    assert calls == lossless.evaluations
+    assert decode(encoded.data).exact
+    assert calls == encoded.evaluations
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("groups", [1, 2, 3, 8, 16])
+@pytest.mark.parametrize("size", [(16, 16), (40, 33)])
+def test_pixels_in_groups_give_the_image_back(
+    size: tuple[int, int],
+    groups: int,
+    channels: int,
+    pixel_model: CodecModel,
+    decode: Decode,
+    smooth_image: Callable[..., Pixels],
+    encode_coded: Callable[..., Encoded],
+) -> None:
+    pixels = smooth_image(*size, channels, seed=4)
+    encoded = encode_coded(pixels, pixel_model, groups=groups)
+    payload = Container.open(encoded.data, "a.dfc").last_stage().data
+    assert payload[0] >> 4 == groups - 1
+    frame = decode(encoded.data)
+    assert frame.exact
+    np.testing.assert_array_equal(frame.pixels, pixels)
+
+
+def test_a_model_without_a_pixel_model_codes_pixels_in_one_group(
+    picture: Pixels, model: CodecModel, decode: Decode
+) -> None:
+    encoded = encode_image(picture, model, EncoderSettings(FAST.plan, groups=16))
+    assert Container.open(encoded.data, "a.dfc").last_stage().data[0] >> 4 == 0
+    assert_exact(picture, encoded, decode)
+
+
+def test_groups_pay(picture: Pixels, pixel_model: CodecModel) -> None:
+    bits = [
+        encode_image(picture, pixel_model, EncoderSettings(FAST.plan, groups=g)).last_stage_bits
+        for g in (1, 8)
+    ]
+    assert bits[1] < bits[0]

@@ -1,9 +1,9 @@
-"""Files of tests/golden decode for ever, or are refused by version: see its README.md."""
+"""Files of tests/golden decode for ever: see its README.md."""
 
 import dataclasses
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,94 +13,42 @@ from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader
 from diffcodec.bitstream.container import Container
-from diffcodec.bitstream.header import VERSION, LastStage
-from diffcodec.codec.decoder import Frame, decode_frames
+from diffcodec.codec.decoder import decode_frames
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, load_codec_model
-from diffcodec.codec.pixels import decode_pixels
+from diffcodec.codec.pixels import PixelStage
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
-from diffcodec.coding.channel import CHANNEL_CODES
-from diffcodec.coding.tables import MEAN_STEPS, round_means
-from diffcodec.diffusion.process import HALF_RANGE
-from diffcodec.errors import CheckpointError, NumericMismatchError, UnsupportedVersionError
+from diffcodec.coding.ans import LevelDecoder, LevelRun
+from diffcodec.errors import NumericMismatchError, UnsupportedVersionError
 from diffcodec.image import png_bytes, read_image
 from diffcodec.model.checkpoint import save_checkpoint
 from diffcodec.model.configs import MODEL_CONFIGS
+from diffcodec.model.pixel_order import group_starts, pixel_ranks
 from diffcodec.training.evaluation import measure_error_curve
 from diffcodec.training.trainer import Trainer, TrainingConfig
 
 Pixels = NDArray[np.uint8]
 FOLDER = Path(__file__).parents[1] / "golden"
-OLDER = FOLDER / "older"
 DIGESTS = "SHA256SUMS"
-SIDE = 16
-
-
-@dataclass(frozen=True)
-class Golden:
-    """One file: what it shows, how it was made, and which images lie beside it.
-
-    Attributes:
-        shape: of its image, [H, W, C].
-        plan: None for stored pixels.
-        bpd: the budget of a lossy file; None for a lossless one.
-        stop_at_step: a step at which its decoding is pinned too.
-    """
-
-    name: str
-    shape: tuple[int, int, int]
-    plan: PlanConfig | None
-    bpd: float | None = None
-    stop_at_step: int | None = None
-
-    def path(self, ending: str) -> Path:
-        """``name`` and an ending: ``.dfc``, ``.png`` its image, ``.means.npy`` its last stage's."""
-        return FOLDER / f"{self.name}{ending}"
-
-    @property
-    def endings(self) -> tuple[str, ...]:
-        """Those of all its files."""
-        means = (".means.npy",) if self.coded and self.bpd is None else ()
-        stop = (f".{self.stop_at_step}.png",) if self.stop_at_step is not None else ()
-        return ".dfc", *means, ".png", *stop
-
-    @property
-    def coded(self) -> bool:
-        """Whether it has hops."""
-        return self.plan is not None
-
-    def open(self) -> Container:
-        """The file."""
-        path = self.path(".dfc")
-        return Container.open(path.read_bytes(), path.name)
-
-    def image(self, ending: str = ".png") -> Pixels:
-        """An image beside it."""
-        path = self.path(ending)
-        return read_image(path.read_bytes(), path.name)
-
-
-GOLDEN = (
-    Golden("lossless", (SIDE, SIDE, 3), PlanConfig(25, 4, 0), stop_at_step=300),
-    Golden("lossless-tiles", (SIDE + 5, 2 * SIDE + 7, 3), PlanConfig(63, 1, 1)),
-    Golden("lossless-gray", (SIDE, SIDE, 1), PlanConfig(40, 2, 2)),
-    Golden("lossy", (SIDE, SIDE, 3), PlanConfig(40, 3, 1), bpd=1.0),
-    Golden("lossy-code-0", (SIDE, SIDE, 3), PlanConfig(20, 4, 0), bpd=2.0),
-    Golden("lossy-gray-tiles", (SIDE, 2 * SIDE, 1), PlanConfig(30, 4, 2), bpd=1.5),
-    Golden("stored", (5, 7, 3), None),
-    Golden("stored-gray", (SIDE, SIDE, 1), None),
-)
-LOSSLESS = [golden for golden in GOLDEN if golden.coded and golden.bpd is None]
-LOSSY = [golden for golden in GOLDEN if golden.bpd is not None]
-STORED = [golden for golden in GOLDEN if not golden.coded]
-STOPPED = [golden for golden in GOLDEN if golden.stop_at_step is not None]
 PINNED = (
     "model/config.json",
     "model/model.safetensors",
-    *(golden.path(ending).name for golden in GOLDEN for ending in golden.endings),
+    "pixel-model/config.json",
+    "pixel-model/model.safetensors",
+    "image.png",
+    "lossless.dfc",
+    "lossless.npy",
+    "grouped.dfc",
+    "grouped.npy",
+    "lossy.dfc",
+    "lossy.png",
+    "version-1.dfc",
 )
+SIDE = 16
+LOSSLESS = {"lossless": "model", "grouped": "pixel-model"}
+"""The lossless files and their models' folders."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -110,9 +58,9 @@ def _regenerated(request: pytest.FixtureRequest, smooth_image: Callable[..., Pix
 
 
 @pytest.fixture(scope="module")
-def golden_model(_regenerated: None) -> CodecModel:
-    """The model of tests/golden."""
-    return load_codec_model(FOLDER / "model")
+def golden_models(_regenerated: None) -> dict[str, CodecModel]:
+    """The models of tests/golden by the names of their folders."""
+    return {name: load_codec_model(FOLDER / name) for name in ("model", "pixel-model")}
 
 
 def test_golden_files_are_unchanged() -> None:
@@ -123,167 +71,101 @@ def test_golden_files_are_unchanged() -> None:
         assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_every_feature_of_the_header_has_a_file(golden_model: CodecModel) -> None:
-    headers = [golden.open().header for golden in GOLDEN]
-    coded = [header for header in headers if header.last_stage is not LastStage.STORED]
-    layouts = [
-        TileLayout(header.height, header.width, header.channels, golden_model.tile_side)
-        for header in coded
-    ]
-    assert {header.last_stage for header in headers} == set(LastStage)
-    assert {(header.last_stage, header.channels) for header in headers} == {
-        (stage, channels) for stage in LastStage for channels in (1, 3)
-    }
-    assert {header.height == header.width for header in coded} == {True, False}
-    assert {header.channel_code for header in coded} == set(CHANNEL_CODES)
-    assert {header.parts for header in coded} == {1, 2, 3, 4}
-    assert {min(layout.count, 5) for layout in layouts} >= {1, 2, 5}, "tiles and batches"
-    assert any(golden.stop_at_step is not None for golden in GOLDEN)
+def test_files_of_version_1_are_refused() -> None:
+    data = (FOLDER / "version-1.dfc").read_bytes()
+    with pytest.raises(UnsupportedVersionError, match=r"version-1\.dfc: .*found 1$"):
+        Container.open(data, "version-1.dfc")
 
 
-def within_a_level(frame: Frame, expected: Pixels) -> None:
+def test_hops_decode_within_a_level(golden_models: dict[str, CodecModel]) -> None:
+    """What the hops owe on any machine: nearly the same image."""
+    expected = read_image((FOLDER / "lossy.png").read_bytes(), "lossy.png")
+    container = Container.open((FOLDER / "lossy.dfc").read_bytes(), "lossy.dfc")
+    (frame,) = decode_frames(container, golden_models["pixel-model"], every=False)
+    assert not frame.truncated
     np.testing.assert_allclose(frame.pixels.astype(int), expected.astype(int), atol=1)
 
 
-@pytest.mark.parametrize("golden", LOSSY, ids=lambda golden: golden.name)
-def test_hops_decode_within_a_level(golden: Golden, golden_model: CodecModel) -> None:
-    """What the hops owe on any machine: nearly the same image."""
-    (frame,) = decode_frames(golden.open(), golden_model, every=False)
-    assert not frame.truncated
-    within_a_level(frame, golden.image())
-
-
-@pytest.mark.parametrize("golden", STOPPED, ids=lambda golden: golden.name)
-def test_a_stop_decodes_within_a_level(golden: Golden, golden_model: CodecModel) -> None:
-    stop = golden.stop_at_step
-    assert stop is not None
-    (frame,) = decode_frames(golden.open(), golden_model, stop_at_step=stop, every=False)
-    assert frame.step >= stop
-    within_a_level(frame, golden.image(f".{stop}.png"))
-
-
-@pytest.mark.parametrize("golden", STORED, ids=lambda golden: golden.name)
-def test_stored_pixels_decode_exactly(golden: Golden) -> None:
-    (frame,) = decode_frames(golden.open(), None)
-    assert frame.exact
-    np.testing.assert_array_equal(frame.pixels, golden.image())
-
-
-@pytest.mark.parametrize("golden", LOSSLESS, ids=lambda golden: golden.name)
-def test_the_last_stage_decodes_exactly_from_the_pinned_means(golden: Golden) -> None:
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_the_last_stage_decodes_exactly_from_the_pinned_means_and_scales(name: str) -> None:
     """What the last stage owes on any machine: no network has a say here."""
-    container = golden.open()
-    estimate = np.load(golden.path(".means.npy")) / MEAN_STEPS / HALF_RANGE - 1.0
-    pixels = decode_pixels(container.last_stage().data, estimate, container.name)
-    np.testing.assert_array_equal(pixels, golden.image())
+    image = read_image((FOLDER / "image.png").read_bytes(), "image.png")
+    container = Container.open((FOLDER / f"{name}.dfc").read_bytes(), f"{name}.dfc")
+    payload = container.last_stage().data
+    groups, offset = (payload[0] >> 4) + 1, (payload[0] & 0xF) - 8
+    means, scales = np.load(FOLDER / f"{name}.npy")
+    decoder = LevelDecoder(payload[1:])
+    levels = decoder.pop(LevelRun(means, scales).with_offset(offset))
+    decoder.finish()
+    ranks = pixel_ranks(SIDE)
+    expected = [
+        image[(first <= ranks) & (ranks < end)][:, channel]
+        for first, end in pairwise(group_starts(groups))
+        for channel in range(3)
+    ]
+    np.testing.assert_array_equal(levels, np.concatenate(expected))
 
 
-@pytest.mark.parametrize("golden", LOSSLESS, ids=lambda golden: golden.name)
-def test_a_lossless_file_decodes_exactly_or_says_why_not(
-    golden: Golden, golden_model: CodecModel
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_the_lossless_file_decodes_exactly_or_says_why_not(
+    name: str, golden_models: dict[str, CodecModel]
 ) -> None:
-    """Exact wherever this machine's means are the pinned ones; elsewhere they are next to them."""
-    container = golden.open()
-    pinned = np.load(golden.path(".means.npy")).astype(int)
-    means = last_means(container, golden_model).astype(int)
-    np.testing.assert_allclose(means, pinned, atol=1)
-    frames = decode_frames(container, golden_model, every=False)
-    if (means == pinned).all():
+    """Exact wherever this machine's means and scales are the pinned ones, else next to them."""
+    model = golden_models[LOSSLESS[name]]
+    image = read_image((FOLDER / "image.png").read_bytes(), "image.png")
+    container = Container.open((FOLDER / f"{name}.dfc").read_bytes(), f"{name}.dfc")
+    pinned = np.load(FOLDER / f"{name}.npy").astype(int)
+    found = last_runs(container, model, image).astype(int)
+    np.testing.assert_allclose(found, pinned, atol=1)
+    frames = decode_frames(container, model, every=False)
+    if (found == pinned).all():
         (frame,) = frames
         assert frame.exact
-        np.testing.assert_array_equal(frame.pixels, golden.image())
+        np.testing.assert_array_equal(frame.pixels, image)
         return
     assert not next(frames).exact
     with pytest.raises(NumericMismatchError):
         next(frames)
-    count = int((means != pinned).sum())
+    count = int((found != pinned).sum())
     pytest.skip(
-        f"this machine's float32 network rounds {count} of {means.size} means differently from the "
-        "one that made tests/golden; the mismatch was told, as docs/format.md has it"
+        f"this machine's float32 network rounds {count} of {found.size} means and scales "
+        "differently from the one that made tests/golden; the mismatch was told, as "
+        "docs/format.md has it"
     )
 
 
-def test_files_of_older_versions_are_refused_by_version() -> None:
-    """``lossless.dfc`` with other version numbers, and whatever older releases have left."""
-    data = GOLDEN[0].path(".dfc").read_bytes()
-    versions = [n for n in range(16) if n != VERSION]
-    files = {f"version-{n}": bytes([data[0], data[1] & 0xF0 | n]) + data[2:] for n in versions}
-    files |= {path.name: path.read_bytes() for path in OLDER.glob("*.dfc")}
-    for name, content in files.items():
-        with pytest.raises(UnsupportedVersionError, match=f"^{name}: expected format version"):
-            Container.open(content, name)
-
-
-def last_means(container: Container, model: CodecModel) -> NDArray[np.int32]:
-    """The last stage's means on this machine, int32 [H, W, C]: the hops decoded once more."""
+def last_runs(container: Container, model: CodecModel, image: Pixels) -> NDArray[np.int16]:
+    """Means and scale indices of all levels in the file's order, on this machine: int16 [2, N]."""
     header = container.header
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
     process = ReverseProcess(model, layout, config, header.final_step)
     reader = BitReader(container.hops().data)
     while not process.plan.finished:
-        packet = process.plan.packet(reader.read_unary())
-        process.advance(
-            packet, config.code.decode(process.vectors, packet.bits, process.noise(), reader)
-        )
-    return round_means((layout.join(process.estimate()) + 1.0) * HALF_RANGE)
-
-
-def regenerate(smooth_image: Callable[..., Pixels]) -> None:
-    """Write every file anew; the model too where it no longer loads. Seconds."""
-    keep_files_of_older_versions()
-    try:
-        model = load_codec_model(FOLDER / "model")
-    except CheckpointError:
-        train_model(smooth_image)
-        model = load_codec_model(FOLDER / "model")
-    for golden in GOLDEN:
-        write(golden, model, smooth_image(*golden.shape, seed=0))
-    sums = [
-        f"{hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()}  {name}\n" for name in PINNED
-    ]
-    (FOLDER / DIGESTS).write_text("".join(sums), encoding="ascii")
-
-
-def keep_files_of_older_versions() -> None:
-    """Of a version that this release no longer writes, files remain so that they stay refused."""
-    for path in FOLDER.glob("*.dfc"):
-        version = path.read_bytes()[1] & 0xF
-        if version != VERSION:
-            OLDER.mkdir(exist_ok=True)
-            path.rename(OLDER / f"{path.stem}-version-{version}.dfc")
-
-
-def write(golden: Golden, model: CodecModel, image: Pixels) -> None:
-    """The files of one of `GOLDEN`."""
+        process.hear(process.plan.packet(reader.read_unary() if process.plan.at_hop else 0), reader)
+    stage = PixelStage(model, layout, process.z, process.plan.t, process.estimate())
+    runs: list[LevelRun] = []
     with pytest.MonkeyPatch.context() as patch:
-        if golden.plan is None:
-            image = 16 * (image // 128)  # two levels: deflate wins
-            settings = EncoderSettings(PlanConfig(63, 4, 1))
-        else:
-            # Where deflated pixels would be smaller the file with hops is wanted all the same.
-            patch.setattr("diffcodec.codec.encoder.pack_pixels", lambda pixels: bytes(1 << 20))
-            settings = EncoderSettings(golden.plan, bpd=golden.bpd)
-        encoded = encode_image(image, model, settings)
-    assert golden.coded == (encoded.header.last_stage is not LastStage.STORED), golden.name
-    golden.path(".dfc").write_bytes(encoded.data)
-    container = golden.open()
-    *_, frame = decode_frames(container, model, every=False)
-    assert frame.exact == (golden.bpd is None), golden.name
-    golden.path(".png").write_bytes(png_bytes(frame.pixels))
-    if golden in LOSSLESS:
-        np.save(golden.path(".means.npy"), last_means(container, model).astype(np.int16))
-    if golden.stop_at_step is not None:
-        *_, frame = decode_frames(container, model, stop_at_step=golden.stop_at_step, every=False)
-        golden.path(f".{golden.stop_at_step}.png").write_bytes(png_bytes(frame.pixels))
+
+        def kept(coded: list[tuple[Pixels, LevelRun]]) -> bytes:
+            runs.extend(run for _, run in coded)
+            return b""
+
+        patch.setattr("diffcodec.codec.pixels.encode_levels", kept)
+        # Scales as the model says them: without an offset.
+        patch.setattr("diffcodec.codec.pixels.best_scale_offset", lambda *arguments: 0)
+        stage.encode(image, (container.last_stage().data[0] >> 4) + 1)
+    means = np.concatenate([run.mean_grid for run in runs])
+    scales = np.concatenate([run.scale_index for run in runs])
+    return np.stack([means, scales]).astype(np.int16)
 
 
-def train_model(smooth_image: Callable[..., Pixels]) -> None:
-    """A model of 16 × 16 tiles with one level of 8 channels, into tests/golden/model."""
+def train(folder: str, images: Pixels, pixel_model: bool) -> CodecModel:
     tiny = MODEL_CONFIGS["tiny"]
     unet = dataclasses.replace(tiny.unet, image_size=SIDE, channels=(8,), groups=4)
-    images = np.stack([smooth_image(SIDE, SIDE, seed=99 + n) for n in range(48)])
+    config = dataclasses.replace(tiny, name=f"golden-{folder}", unet=unet, pixel_model=pixel_model)
     training = TrainingConfig(
+        objective="vlb_pixels" if pixel_model else "vlb",
         batch_size=16,
         total_images=16 * 400,
         learning_rate=3e-3,
@@ -292,8 +174,37 @@ def train_model(smooth_image: Callable[..., Pixels]) -> None:
         precision="float32",
     )
     torch.manual_seed(0)
-    trainer = Trainer(dataclasses.replace(tiny, name="golden", unet=unet), training, images)
+    trainer = Trainer(config, training, images)
     while not trainer.finished:
         trainer.step()
     curve = measure_error_curve(trainer.averaged, images[:16], points=18)
-    save_checkpoint(FOLDER / "model", trainer.averaged, curve)
+    save_checkpoint(FOLDER / folder, trainer.averaged, curve)
+    return load_codec_model(FOLDER / folder)
+
+
+def regenerate(smooth_image: Callable[..., Pixels]) -> None:
+    """Train the models anew and write every file of this version; those of others stay."""
+    images = np.stack([smooth_image(SIDE, SIDE, seed=99 + n) for n in range(48)])
+    image = smooth_image(SIDE, SIDE, seed=0)
+    (FOLDER / "image.png").write_bytes(png_bytes(image))
+    models = {folder: train(folder, images, "pixel" in folder) for folder in LOSSLESS.values()}
+    for name, settings in (
+        ("lossless", EncoderSettings(PlanConfig(25, 4, 0))),
+        ("grouped", EncoderSettings(PlanConfig(25, 8, 2), groups=4)),
+    ):
+        model = models[LOSSLESS[name]]
+        encoded = encode_image(image, model, settings)
+        assert encoded.evaluations > 0, "deflate won: the golden file would have no hops"
+        (FOLDER / f"{name}.dfc").write_bytes(encoded.data)
+        container = Container.open(encoded.data, f"{name}.dfc")
+        np.save(FOLDER / f"{name}.npy", last_runs(container, model, image))
+    model = models["pixel-model"]
+    lossy = encode_image(image, model, EncoderSettings(PlanConfig(40, 2, 1), bpd=1.0))
+    (FOLDER / "lossy.dfc").write_bytes(lossy.data)
+    container = Container.open(lossy.data, "lossy.dfc")
+    (frame,) = decode_frames(container, model, every=False)
+    (FOLDER / "lossy.png").write_bytes(png_bytes(frame.pixels))
+    sums = [
+        f"{hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()}  {name}\n" for name in PINNED
+    ]
+    (FOLDER / DIGESTS).write_text("".join(sums), encoding="ascii")

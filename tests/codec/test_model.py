@@ -6,8 +6,8 @@ import torch
 
 from diffcodec.codec.effort import plan_for_effort, plan_for_evaluations
 from diffcodec.codec.encoder import HANDOVER_GAMMA
-from diffcodec.codec.model import LARGEST_BATCH, CodecModel
-from diffcodec.codec.plan import HopPlan, count_evaluations
+from diffcodec.codec.model import LARGEST_BATCH, CodecModel, PixelEstimate
+from diffcodec.codec.plan import HopPlan, PlanConfig, count_evaluations
 from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError
 from diffcodec.model.denoiser import Denoiser
@@ -15,31 +15,84 @@ from diffcodec.model.denoiser import Denoiser
 RANDOM = np.random.default_rng(0)
 
 
-def test_an_estimate_does_not_depend_on_threads_layout_or_flushing(model: CodecModel) -> None:
+def hop_plan(config: PlanConfig, model: CodecModel, final_step: int) -> HopPlan:
+    return HopPlan(
+        config, model.schedule, model.error_curve, model.spread_curve, 3 * 16 * 16, final_step
+    )
+
+
+def assert_equal(found: PixelEstimate, expected: PixelEstimate, tiles: slice = slice(None)) -> None:
+    np.testing.assert_array_equal(found.mean[tiles], expected.mean)
+    np.testing.assert_array_equal(found.variance[tiles], expected.variance)
+    np.testing.assert_array_equal(found.mixing[tiles], expected.mixing)
+
+
+@pytest.fixture(params=["model", "pixel_model"])
+def chosen(request: pytest.FixtureRequest) -> CodecModel:
+    """Either tiny model."""
+    found: CodecModel = request.getfixturevalue(request.param)
+    return found
+
+
+def test_an_estimate_does_not_depend_on_threads_layout_or_flushing(chosen: CodecModel) -> None:
     z = RANDOM.standard_normal((3, 3, 16, 16))
-    first = model.estimate(z, 500)
-    assert first.dtype == np.float64
-    assert np.abs(first).max() <= 1.0
+    first = chosen.estimate(z, 500)
+    assert first.mean.dtype == first.variance.dtype == first.mixing.dtype == np.float64
+    assert np.abs(first.mean).max() <= 1.0
+    assert first.variance.min() > 0.0
     columns = np.asfortranarray(z)
     torch.set_flush_denormal(True)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        np.testing.assert_array_equal(model.estimate(columns, 500), first)
+        assert_equal(chosen.estimate(columns, 500), first)
     finally:
         torch.set_num_threads(before)
         torch.set_flush_denormal(False)
 
 
 @pytest.mark.parametrize("count", [LARGEST_BATCH, LARGEST_BATCH + 1, 2 * LARGEST_BATCH + 3])
-def test_many_tiles_are_evaluated_in_whole_batches(count: int, model: CodecModel) -> None:
+def test_many_tiles_are_evaluated_in_whole_batches(count: int, chosen: CodecModel) -> None:
     z = RANDOM.standard_normal((count, 3, 16, 16))
-    together = model.estimate(z, 300)
+    known = RANDOM.random((count, 16, 16)) < 0.3
+    together = chosen.estimate(z, 300, known)
     for start in range(0, count, LARGEST_BATCH):
-        part = np.zeros((LARGEST_BATCH, 3, 16, 16))
-        part[: len(z[start : start + LARGEST_BATCH])] = z[start : start + LARGEST_BATCH]
-        expected = model.estimate(part, 300)[: len(z[start : start + LARGEST_BATCH])]
-        np.testing.assert_array_equal(together[start : start + LARGEST_BATCH], expected)
+        used = min(LARGEST_BATCH, count - start)
+        part, mask = np.zeros((LARGEST_BATCH, 3, 16, 16)), np.zeros((LARGEST_BATCH, 16, 16), bool)
+        part[:used], mask[:used] = z[start : start + used], known[start : start + used]
+        whole = chosen.estimate(part, 300, mask)
+        expected = PixelEstimate(whole.mean[:used], whole.variance[:used], whole.mixing[:used])
+        assert_equal(together, expected, slice(start, start + used))
+
+
+def test_a_pixel_model_says_what_its_posterior_says(pixel_model: CodecModel) -> None:
+    z, known = RANDOM.standard_normal((2, 3, 16, 16)), RANDOM.random((2, 16, 16)) < 0.5
+    said = pixel_model.estimate(z, 200, known)
+    gamma = torch.full((2,), float(pixel_model.schedule.gamma[200]))
+    with torch.no_grad():
+        posterior = pixel_model.checkpoint.denoiser.posterior(
+            torch.from_numpy(z).float(), gamma, torch.from_numpy(known[:, None]).float()
+        )
+    np.testing.assert_allclose(said.mean, posterior.mean.clamp(-1, 1), atol=1e-5)
+    np.testing.assert_allclose(said.variance, posterior.log_variance.double().exp(), rtol=1e-4)
+    np.testing.assert_allclose(said.mixing, posterior.mixing, atol=1e-5)
+    assert np.abs(said.mixing).max() > 0.0
+    # No mask is a mask of nothing, and the mask has a say.
+    assert_equal(pixel_model.estimate(z, 200), pixel_model.estimate(z, 200, known & False))
+    assert not np.array_equal(said.variance, pixel_model.estimate(z, 200).variance)
+
+
+def test_a_model_without_a_pixel_model_says_its_mean_error(model: CodecModel) -> None:
+    said = model.estimate(RANDOM.standard_normal((2, 3, 16, 16)), 200)
+    np.testing.assert_array_equal(said.variance, np.full((2, 3, 16, 16), model.error_curve[200]))
+    np.testing.assert_array_equal(said.mixing, np.zeros((2, 3, 16, 16)))
+    assert (model.spread_curve == 1.0).all()
+
+
+def test_only_a_pixel_model_takes_pixels_in_groups(
+    model: CodecModel, pixel_model: CodecModel
+) -> None:
+    assert (model.most_groups, pixel_model.most_groups) == (1, 16)
 
 
 def test_a_model_on_another_grid_is_refused(model: CodecModel) -> None:
@@ -49,10 +102,12 @@ def test_a_model_on_another_grid_is_refused(model: CodecModel) -> None:
         CodecModel(checkpoint)
 
 
-def test_the_error_curve_goes_through_the_checkpoint_s_points(model: CodecModel) -> None:
-    curve = model.checkpoint.error_curve
-    at = [model.schedule.step_at_gamma(gamma) for gamma in curve.gamma]
-    np.testing.assert_allclose(model.error_curve[at], curve.error, rtol=1e-9)
+def test_the_curves_go_through_the_checkpoint_s_points(pixel_model: CodecModel) -> None:
+    curve = pixel_model.checkpoint.error_curve
+    at = [pixel_model.schedule.step_at_gamma(gamma) for gamma in curve.gamma]
+    np.testing.assert_allclose(pixel_model.error_curve[at], curve.error, rtol=1e-9)
+    np.testing.assert_allclose(pixel_model.spread_curve[at], curve.spread, rtol=1e-9)
+    assert pixel_model.spread_curve.max() > 1.0
 
 
 def test_more_effort_is_more_evaluations(model: CodecModel) -> None:
@@ -60,7 +115,7 @@ def test_more_effort_is_more_evaluations(model: CodecModel) -> None:
     counts = []
     for effort in range(1, 10):
         plan = plan_for_effort(effort)
-        hops = HopPlan(plan, model.schedule, model.error_curve, 3 * 16 * 16, final_step)
+        hops = hop_plan(plan, model, final_step)
         counts.append(count_evaluations(hops))
     assert counts == sorted(counts)
     assert counts[-1] > 3 * counts[0]
@@ -81,7 +136,7 @@ def test_a_plan_for_a_number_of_evaluations_comes_close_from_below(
     if plan.growth_index:
         finer = dataclasses.replace(plan, growth_index=plan.growth_index - 1)
         final_step = model.schedule.step_at_gamma(HANDOVER_GAMMA)
-        hops = HopPlan(finer, model.schedule, model.error_curve, 3 * 16 * 16, final_step)
+        hops = hop_plan(finer, model, final_step)
         assert count_evaluations(hops) > wanted
 
 

@@ -17,7 +17,7 @@ from diffcodec.codec.plan import (
     PlanConfig,
     count_evaluations,
 )
-from diffcodec.coding.channel import CHANNEL_CODES
+from diffcodec.coding.channel import CHANNEL_CODES, CodeState
 from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.errors import BitstreamError
 
@@ -25,11 +25,12 @@ SCHEDULE = make_schedule(ScheduleConfig())
 DIMENSIONS = 3072
 # About what a trained model's error looks like over γ.
 ERROR_CURVE = 0.3 / (1.0 + np.exp(-0.75 * (SCHEDULE.gamma + 1.0)))
+SPREAD_CURVE = np.linspace(3.0, 1.0, 1001)
 
 configs = st.builds(
     PlanConfig,
     growth_index=st.integers(0, 63),
-    parts=st.integers(1, 4),
+    parts=st.sampled_from([1, 2, 4, 8]),
     code_id=st.sampled_from(sorted(CHANNEL_CODES)),
 )
 # True errors of a signal and an estimate in [−1, 1].
@@ -37,7 +38,12 @@ errors = st.lists(st.floats(0.0, 4.0), min_size=1, max_size=20)
 
 
 def plan_to(config: PlanConfig, final_step: int = 0) -> HopPlan:
-    return HopPlan(config, SCHEDULE, ERROR_CURVE, DIMENSIONS, final_step)
+    return HopPlan(config, SCHEDULE, ERROR_CURVE, SPREAD_CURVE, DIMENSIONS, final_step)
+
+
+def move(plan: HopPlan, packet: Packet) -> None:
+    """To the end of ``packet``, as if its sections had been told."""
+    plan.advance(packet, CodeState(plan.code_state.sections + 1))
 
 
 def encoder_walk(
@@ -46,10 +52,10 @@ def encoder_walk(
     """Corrections and packets of an encoder, which asks for another end than its plan's."""
     plan, walked, error = plan_to(config), [], cycle(true_errors)
     while plan.t > end:
-        correction = plan.correction_for(next(error))
+        correction = plan.correction_for(next(error)) if plan.at_hop else 0
         packet = plan.packet(correction, end)
         walked.append((correction, packet))
-        plan.advance(packet)
+        move(plan, packet)
     return walked
 
 
@@ -63,7 +69,7 @@ def test_both_ends_walk_the_same_packets(
     for correction, packet in told:
         assert not plan.finished
         assert plan.packet(correction) == packet
-        plan.advance(packet)
+        move(plan, packet)
     assert plan.finished
 
 
@@ -75,27 +81,27 @@ def test_a_walk_descends_to_its_end_in_budgets_that_the_code_has(
     packets = [packet for _, packet in encoder_walk(config, true_errors, 0)]
     assert packets[0].t == 1000
     assert packets[-1].s == 0
-    assert packets[0].evaluates
-    for packet in packets:
+    assert packets[0].begins_hop
+    for number, packet in enumerate(packets):
         assert packet.s < packet.t
-        assert CHANNEL_CODES[config.code_id].sections(packet.bits) >= 1
+        assert CHANNEL_CODES[config.code_id].sections(packet.bits, CodeState(number)) >= 1
     assert all(a.s == b.t for a, b in pairwise(packets))
     # No more packets between two evaluations than the header says.
-    hops = np.cumsum([packet.evaluates for packet in packets])
+    hops = np.cumsum([packet.begins_hop for packet in packets])
     assert np.bincount(hops).max() <= config.parts
 
 
 @pytest.mark.parametrize("growth_index", [11, 25, 63])
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("parts", [1, 8])
 def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int) -> None:
     config = PlanConfig(growth_index, parts, code_id=2)
     plan, hops = plan_to(config), []
     while not plan.finished:
         packet = plan.packet(0)
-        if packet.evaluates:
+        if packet.begins_hop:
             hops.append([packet.t, 0])
         hops[-1][1] += packet.bits
-        plan.advance(packet)
+        move(plan, packet)
     assert len(hops) > 3
     paid = 0
     # The last hop is cut at the final step.
@@ -109,7 +115,7 @@ def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int)
         paid += bits
 
 
-@pytest.mark.parametrize("parts", [1, 4])
+@pytest.mark.parametrize("parts", [1, 8])
 def test_evaluations_fall_as_growth_rises(parts: int) -> None:
     counts = [
         count_evaluations(plan_to(PlanConfig(growth, parts, code_id=2), final_step=90))
@@ -136,8 +142,8 @@ def test_a_correction_that_no_encoder_makes_is_refused(correction: int) -> None:
 
 
 def test_an_unknown_channel_code_is_refused() -> None:
-    with pytest.raises(BitstreamError, match="found 3"):
-        plan_to(PlanConfig(0, 1, code_id=3))
+    with pytest.raises(BitstreamError, match="found 200"):
+        plan_to(PlanConfig(code_id=200))
 
 
 def test_asking_for_a_packet_moves_nothing() -> None:
@@ -153,12 +159,12 @@ def test_asking_for_a_packet_moves_nothing() -> None:
 def test_no_corrections_make_packets_without_bound(correction: int, code_id: int) -> None:
     """Whatever a stream claims, a packet's arrays stay small and its numbers finite."""
     plan = plan_to(PlanConfig(63, 1, code_id))
-    largest = CHANNEL_CODES[code_id].nearest_budget(LARGEST_PACKET_BITS)
+    largest = CHANNEL_CODES[code_id].nearest_budget(LARGEST_PACKET_BITS, CodeState())
     while not plan.finished:
-        packet = plan.packet(correction)
+        packet = plan.packet(correction if plan.at_hop else 0)
         assert packet.bits <= largest
         assert 0.0 < packet.error <= LARGEST_ERROR
-        plan.advance(packet)
+        move(plan, packet)
 
 
 @pytest.mark.parametrize("effort", EFFORTS)
@@ -167,4 +173,67 @@ def test_no_effort_s_packets_come_near_the_largest(effort: int) -> None:
     while not plan.finished:
         packet = plan.packet(0)
         assert 4 * packet.bits < LARGEST_PACKET_BITS
-        plan.advance(packet)
+        move(plan, packet)
+
+
+def test_a_hop_is_corrected_once_where_it_begins() -> None:
+    plan = plan_to(PlanConfig(40, 8))
+    # Let hops grow until they have parts.
+    while plan.at_hop:
+        move(plan, plan.packet(0))
+    inside = 0
+    while not plan.finished:
+        begins = plan.at_hop
+        packet = plan.packet(3 if begins else 0)
+        assert packet.begins_hop == begins
+        if not begins:
+            inside += 1
+            # What both ends reckon with is what they predicted: nothing is told inside a hop.
+            assert packet.error == plan.predicted_error()
+        move(plan, packet)
+    assert inside > 10
+
+
+@pytest.mark.parametrize("spread", [1.0, 2.5])
+def test_the_error_inside_a_hop_follows_from_its_spread(spread: float) -> None:
+    flat = np.full(1001, spread)
+    plan = HopPlan(PlanConfig(63, 8), SCHEDULE, ERROR_CURVE, flat, DIMENSIONS, 0)
+    checked = 0
+    while not plan.finished:
+        if plan.at_hop:
+            first = plan.packet(-2)
+            move(plan, first)
+            assert plan.at_hop or plan.hop_step == first.t
+            continue
+        gain = SCHEDULE.snr[plan.t] - SCHEDULE.snr[plan.hop_step]
+        # E[λ/(1 + Δλ)] ≈ E[λ]/(1 + Δ E[λ²]/E[λ]).
+        expected = first.error / (1.0 + spread * gain * first.error)
+        assert plan.predicted_error() == pytest.approx(expected, rel=1e-12)
+        checked += 1
+        move(plan, plan.packet(0))
+    assert checked > 10
+
+
+def test_the_prediction_inside_a_hop_is_second_order_exact() -> None:
+    # Eigenvalues of a covariance, and what an SNR gained leaves of them.
+    eigenvalues = np.random.default_rng(0).gamma(2.0, 0.01, 4000)
+    error = float(eigenvalues.mean())
+    spread = float((eigenvalues**2).mean() / error**2)
+    for gain in (0.1, 1.0, 3.0):
+        exact = float((eigenvalues / (1.0 + gain * eigenvalues)).mean())
+        predicted = error / (1.0 + spread * gain * error)
+        assert abs(predicted / exact - 1.0) < 3.0 * (gain * error) ** 2
+
+
+def test_the_next_hop_remembers_the_difficulty_of_this_one() -> None:
+    plan = plan_to(PlanConfig(40, 1))
+    move(plan, plan.packet(8))
+    assert plan.predicted_error() == pytest.approx(2.0 * ERROR_CURVE[plan.t], rel=1e-6)
+
+
+def test_a_stream_s_first_section_is_planned_dearer_than_any_other() -> None:
+    plan = plan_to(PlanConfig(0, 1, 0))
+    code, first = CHANNEL_CODES[0], plan.packet(0)
+    assert (first.bits - code.register_bits) % code.new_bits == 0
+    move(plan, first)
+    assert plan.packet(0).bits % code.new_bits == 0

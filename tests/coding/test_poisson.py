@@ -6,10 +6,13 @@ import numpy as np
 import pytest
 
 from diffcodec.bits import BitReader, BitWriter
+from diffcodec.coding.channel import CodeState
 from diffcodec.coding.poisson import PoissonCode
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.errors import TruncatedStreamError
 from diffcodec.units import bits_to_nats
+
+START = CodeState()
 
 
 def _delta(groups: int, dimension: int, kl_bits: float) -> np.ndarray:
@@ -21,11 +24,13 @@ def _delta(groups: int, dimension: int, kl_bits: float) -> np.ndarray:
 def test_samples_follow_the_posterior_and_decode() -> None:
     groups, kl_bits = 800, 2.0
     code, delta = PoissonCode(), _delta(groups, 6, kl_bits)
-    bits = code.payload_bits(bits_to_nats(kl_bits))
+    bits = code.payload_bits(bits_to_nats(kl_bits), START)
     noise, writer = SharedNoise(4), BitWriter()
-    encoded = code.encode(delta, bits, noise, writer)
-    decoded = code.decode((groups, 6), bits, noise, BitReader(writer.to_bytes()))
+    encoded, state = code.encode(delta, bits, noise, START, writer)
+    reader = BitReader(writer.to_bytes())
+    decoded, after = code.decode((groups, 6), bits, noise, START, reader)
     np.testing.assert_array_equal(decoded, encoded)
+    assert after == state
     radius = math.sqrt(2 * bits_to_nats(kl_bits))
     along = np.sort(np.einsum("gn,gn->g", encoded, delta) / radius - radius)
     expected = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in along])
@@ -40,11 +45,12 @@ def test_samples_follow_the_posterior_and_decode() -> None:
 
 def test_chunks_share_out_the_vector() -> None:
     code, delta = PoissonCode(), _delta(4, 40, 9.0)
-    bits = code.payload_bits(bits_to_nats(9.0))
+    bits = code.payload_bits(bits_to_nats(9.0), START)
     noise, writer = SharedNoise(6), BitWriter()
-    encoded = code.encode(delta, bits, noise, writer)
+    encoded, _ = code.encode(delta, bits, noise, START, writer)
     reader = BitReader(writer.to_bytes())
-    np.testing.assert_array_equal(code.decode((4, 40), bits, noise, reader), encoded)
+    decoded, _ = code.decode((4, 40), bits, noise, START, reader)
+    np.testing.assert_array_equal(decoded, encoded)
     assert reader.position == writer.bit_length
     projection = np.einsum("gn,gn->g", encoded, delta) / np.linalg.norm(delta, axis=1)
     radius = math.sqrt(2 * bits_to_nats(9.0))
@@ -53,22 +59,38 @@ def test_chunks_share_out_the_vector() -> None:
 
 def test_budgets_and_what_they_buy_agree() -> None:
     code = PoissonCode()
-    bought = [code.bought_nats(bits) for bits in range(1, 200)]
+    bought = [code.bought_nats(bits, START) for bits in range(1, 200)]
     # One chunk more costs its overhead: only whole chunks are sure to buy more.
     assert (np.diff(bought[6::7]) > 0).all()
     for kl_bits in (0.5, 3.0, 9.0, 64.0):
-        bits = code.payload_bits(bits_to_nats(kl_bits))
-        assert code.bought_nats(bits) == pytest.approx(bits_to_nats(kl_bits), rel=0.2, abs=0.3)
+        bits = code.payload_bits(bits_to_nats(kl_bits), START)
+        assert code.bought_nats(bits, START) == pytest.approx(
+            bits_to_nats(kl_bits), rel=0.2, abs=0.3
+        )
     with pytest.raises(ValueError, match="budget"):
-        code.bought_nats(0)
+        code.bought_nats(0, START)
 
 
 def test_no_difference_costs_a_bit() -> None:
     writer = BitWriter()
-    PoissonCode().encode(np.zeros((3, 5), np.float32), 1, SharedNoise(2), writer)
+    PoissonCode().encode(np.zeros((3, 5), np.float32), 1, SharedNoise(2), START, writer)
     assert writer.bit_length == 3
 
 
 def test_a_truncated_payload_is_reported() -> None:
     with pytest.raises(TruncatedStreamError):
-        PoissonCode().decode((1, 5), 4, SharedNoise(2), BitReader(b"\xff"))
+        PoissonCode().decode((1, 5), 4, SharedNoise(2), START, BitReader(b"\xff"))
+
+
+def test_packets_one_after_another_have_noise_of_their_own() -> None:
+    code, delta, noise, writer = PoissonCode(), _delta(2, 12, 3.0), SharedNoise(8), BitWriter()
+    told, state = [], START
+    for _ in range(3):
+        encoded, state = code.encode(delta, 4, noise, state, writer)
+        told.append(encoded)
+    assert not np.array_equal(told[0], told[1])
+    reader, state = BitReader(writer.to_bytes()), START
+    for encoded in told:
+        decoded, state = code.decode((2, 12), 4, noise, state, reader)
+        np.testing.assert_array_equal(decoded, encoded)
+    assert state == CodeState(sections=3)

@@ -10,13 +10,18 @@ from diffcodec.coding.gaussian import normal_cdf
 from diffcodec.coding.tables import (
     FREE_FREQUENCY,
     MAX_MEAN_GRID,
+    MAX_SCALE_OFFSET,
+    MIN_SCALE_OFFSET,
+    OFFSET_STEPS,
     SCALE_COUNT,
     TOTAL_FREQUENCY,
-    best_scale_index,
+    best_scale_offset,
     free_frequencies,
     frequencies,
     ideal_bits,
     round_means,
+    scale_indices,
+    shifted,
     sigma_levels,
 )
 
@@ -89,14 +94,67 @@ def test_ideal_bits_are_the_frequencies_code_length() -> None:
         assert ideal_bits(levels, means, scale_index) == pytest.approx(expected, rel=1e-12)
 
 
-@pytest.mark.parametrize("sigma", [0.3, 2.0, 30.0])
-def test_best_scale_is_the_best_of_all(sigma: float) -> None:
+def test_a_scale_for_each_mean_gives_the_one_scale_tables() -> None:
+    rng = np.random.default_rng(6)
+    means = rng.integers(0, MAX_MEAN_GRID + 1, 400)
+    scales = rng.integers(0, SCALE_COUNT, 400)
+    levels = rng.integers(0, 256, 400).astype(np.uint8)
+    table = frequencies(means, scales)
+    bits = 0.0
+    for index in np.unique(scales):
+        own = scales == index
+        np.testing.assert_array_equal(table[own], frequencies(means[own], int(index)))
+        bits += ideal_bits(levels[own], means[own], int(index))
+    assert ideal_bits(levels, means, scales) == pytest.approx(bits, rel=1e-12)
+    assert frequencies(means[:0], scales[:0]).shape == (0, 256)
+    with pytest.raises(ValueError, match="scale index"):
+        frequencies(means[:2], np.array([3, SCALE_COUNT]))
+    with pytest.raises(ValueError, match="scale index"):
+        frequencies(means[:2], -1)
+
+
+def test_scale_indices_are_the_nearest_scales_of_what_rounding_leaves() -> None:
+    sigma = np.array([sigma_levels(index) for index in range(SCALE_COUNT)])
+    # Each grid point is found from the variance of its levels, rounded to whole ones.
+    np.testing.assert_array_equal(scale_indices(sigma**2 + 1 / 12), np.arange(SCALE_COUNT))
+    variance = np.geomspace(0.09, 2e4, 5000)
+    wanted = np.sqrt(np.maximum(variance - 1 / 12, 1e-12))
+    nearest = np.abs(np.log(wanted[:, None] / sigma)).argmin(axis=1)
+    np.testing.assert_array_equal(scale_indices(variance), nearest)
+    assert scale_indices(np.array([[0.0, 1e-9], [1e9, np.inf]])).tolist() == [[0, 0], [255, 255]]
+
+
+@pytest.mark.parametrize("index", [0, 1, 100, 254])
+def test_a_border_belongs_to_the_finer_scale(index: int) -> None:
+    border = sigma_levels(index) * sigma_levels(index + 1)
+    # Adding 1/12 and taking it off again need not give the border back: a hair to either side.
+    assert scale_indices(np.array([border * (1 - 1e-9) + 1 / 12])) == index
+    assert scale_indices(np.array([border * (1 + 1e-9) + 1 / 12])) == index + 1
+
+
+def test_offsets_are_steps_of_the_scale_held_at_its_ends() -> None:
+    indices = np.array([0, 3, 100, 255])
+    assert shifted(indices, 0).tolist() == indices.tolist()
+    assert shifted(indices, 2).tolist() == [8, 11, 108, 255]
+    assert shifted(indices, -1).tolist() == [0, 0, 96, 251]
+    ratio = sigma_levels(100 + OFFSET_STEPS) / sigma_levels(100)
+    assert ratio == pytest.approx(1.127, abs=5e-4)
+
+
+@pytest.mark.parametrize("offset", [MIN_SCALE_OFFSET, -3, 0, 4, MAX_SCALE_OFFSET])
+def test_the_best_offset_is_the_one_that_makes_the_scales_right(offset: int) -> None:
     rng = np.random.default_rng(4)
-    means = round_means(rng.uniform(0, 255, 3000))
-    levels = np.clip(np.rint(means / 16 + rng.normal(0, sigma, 3000)), 0, 255).astype(np.uint8)
-    best = best_scale_index(levels, means)
-    every = [ideal_bits(levels, means, index) for index in range(SCALE_COUNT)]
-    assert every[best] == min(every)
+    means = round_means(rng.uniform(60, 195, 3000))
+    said = rng.integers(90, 150, 3000)
+    true_sigma = np.array([sigma_levels(int(index)) for index in shifted(said, offset)])
+    levels = np.rint(means / 16 + true_sigma * rng.standard_normal(3000)).astype(np.uint8)
+    best = best_scale_offset(levels, means, said)
+    assert best == offset
+    every = {
+        other: ideal_bits(levels, means, shifted(said, other))
+        for other in range(MIN_SCALE_OFFSET, MAX_SCALE_OFFSET + 1)
+    }
+    assert every[best] == min(every.values())
 
 
 def test_means_are_rounded_to_the_grid_and_refused_off_it() -> None:

@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 from torch import nn
 
 from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.errors import CheckpointError
+from diffcodec.model import checkpoint
 from diffcodec.model.checkpoint import (
     ErrorCurve,
     load_checkpoint,
@@ -110,12 +112,14 @@ def test_the_digest_follows_every_weight_and_field(tmp_path: Path) -> None:
         {"schedule": ScheduleConfig(steps=20, gamma_min=-11.0)},
         {"unet": dataclasses.replace(CONFIG.unet, dropout=0.1)},
         {"variance": Variance.FORWARD},
+        {"pixel_model": True},
     ):
         denoiser = small_denoiser(dataclasses.replace(CONFIG, **change))
         digests.append(save_checkpoint(tmp_path, denoiser, CURVE))
     for curve in (
         ErrorCurve((-12.0, 0.0, 5.5), CURVE.error),
         ErrorCurve(CURVE.gamma, (0.001, 0.1, 0.31)),
+        ErrorCurve(CURVE.gamma, CURVE.error, (1.0, 2.0, 1.5)),
     ):
         digests.append(save_checkpoint(tmp_path, small_denoiser(), curve))
     assert len(set(digests)) == len(digests)
@@ -166,6 +170,9 @@ def test_damaged_weights(folder: Path) -> None:
         lambda fields: fields["model"].update(schedule=None),
         lambda fields: fields["error_curve"].update(error=[0.1]),
         lambda fields: fields["error_curve"].update(gamma=[1, 0, 2]),
+        lambda fields: fields["error_curve"].update(spread=[1.0, 2.0]),
+        lambda fields: fields["error_curve"].update(spread=[1.0, 2.0, 0.9]),
+        lambda fields: fields["error_curve"].update(spread=None),
         lambda fields: fields.pop("model"),
     ],
 )
@@ -253,3 +260,41 @@ def test_weights_of_another_shape(tmp_path: Path) -> None:
 def test_error_curves_that_are_none(gamma: tuple[float, ...], error: tuple[float, ...]) -> None:
     with pytest.raises(ValueError, match="error"):
         ErrorCurve(gamma, error)
+
+
+def test_a_spread_is_read_back_and_is_one_where_none_is_named(tmp_path: Path) -> None:
+    assert CURVE.spread == (1.0, 1.0, 1.0)
+    uneven = dataclasses.replace(CURVE, spread=(1.0, 2.5, 4.0))
+    save_checkpoint(tmp_path, small_denoiser(), uneven)
+    assert load_checkpoint(tmp_path).error_curve == uneven
+
+
+@pytest.mark.parametrize("spread", [(1.0, 2.0), (1.0, 2.0, 0.99), (1.0, 1.0, 1.0, 1.0)])
+def test_spreads_that_are_none(spread: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="spread"):
+        dataclasses.replace(CURVE, spread=spread)
+
+
+def test_a_pixel_model_survives_the_disk(tmp_path: Path) -> None:
+    denoiser = small_denoiser(dataclasses.replace(CONFIG, pixel_model=True))
+    save_checkpoint(tmp_path, denoiser, CURVE, torch.float32)
+    loaded = load_checkpoint(tmp_path)
+    assert loaded.config == denoiser.config
+    z, gamma = torch.zeros((1, 3, 8, 8)), torch.zeros(1)
+    with torch.no_grad():
+        found, expected = loaded.denoiser.posterior(z, gamma), denoiser.eval().posterior(z, gamma)
+    torch.testing.assert_close(found.log_variance, expected.log_variance)
+
+
+def test_a_configuration_from_before_pixel_models_is_read(folder: Path) -> None:
+    """Neither `pixel_model` nor `spread`, and the digest of what is there."""
+    weights = load((folder / "model.safetensors").read_bytes())
+
+    def older(fields: dict[str, Any]) -> None:
+        del fields["model"]["pixel_model"], fields["error_curve"]["spread"], fields["digest"]
+        fields["digest"] = checkpoint._digest(fields, weights).hex()
+
+    edit(folder, older)
+    loaded = load_checkpoint(folder)
+    assert not loaded.config.pixel_model
+    assert loaded.error_curve == CURVE

@@ -10,8 +10,11 @@ from diffcodec.diffusion.process import q_posterior
 from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.model.configs import MODEL_CONFIGS
 from diffcodec.model.denoiser import (
+    LOG_VARIANCE_LIMIT,
+    SIGNAL_VARIANCE,
     Denoiser,
     Parameterization,
+    PixelPosterior,
     Variance,
     alpha_sigma,
 )
@@ -164,3 +167,72 @@ def test_a_learned_schedule_moves_and_freezes() -> None:
 def test_models_that_are_none(change: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"spread of pixels|a learned schedule"):
         dataclasses.replace(TINY, **change)
+
+
+def posterior(batch: int = 2, side: int = 4, seed: int = 0) -> PixelPosterior:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (batch, 3, side, side)
+    mean, log_variance, mixing = (torch.randn(shape, generator=generator) for _ in range(3))
+    return PixelPosterior(mean, log_variance, mixing)
+
+
+def chain(said: PixelPosterior) -> Tensor:
+    """1 − A of every pixel, [B, S, S, 3, 3]: it turns residuals into innovations."""
+    a10, a20, a21 = said.mixing.unbind(dim=1)
+    matrix = torch.eye(3).expand(*a10.shape, 3, 3).clone()
+    matrix[..., 1, 0], matrix[..., 2, 0], matrix[..., 2, 1] = -a10, -a20, -a21
+    return matrix
+
+
+def test_the_covariance_is_the_chain_s() -> None:
+    said = posterior()
+    factor = torch.linalg.inv(chain(said).double())
+    variance = said.log_variance.double().exp().permute(0, 2, 3, 1)
+    expected = factor @ torch.diag_embed(variance) @ factor.mT
+    found = said.covariance().permute(0, 3, 4, 1, 2).double()
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_covariance_is_that_of_samples() -> None:
+    said = posterior(batch=1, side=1, seed=3)
+    generator = torch.Generator().manual_seed(1)
+    deviation = said.log_variance.exp().sqrt().flatten()
+    innovation = deviation * torch.randn((200_000, 3), generator=generator)
+    a10, a20, a21 = said.mixing.flatten().tolist()
+    first = innovation[:, 0]
+    second = a10 * first + innovation[:, 1]
+    third = a20 * first + a21 * second + innovation[:, 2]
+    sampled = torch.cov(torch.stack([first, second, third]))
+    scale = said.covariance()[0, :, :, 0, 0].diagonal().sqrt()
+    error = (sampled - said.covariance()[0, :, :, 0, 0]) / (scale[:, None] * scale)
+    assert float(error.abs().max()) < 0.02
+
+
+def test_nats_are_the_gaussian_s_density() -> None:
+    said = posterior(seed=4)
+    x = torch.randn(said.mean.shape, generator=torch.Generator().manual_seed(5))
+    covariance = said.covariance().permute(0, 3, 4, 1, 2).double()
+    normal = torch.distributions.MultivariateNormal(
+        said.mean.permute(0, 2, 3, 1).double(), covariance
+    )
+    expected = -normal.log_prob(x.permute(0, 2, 3, 1).double())
+    torch.testing.assert_close(said.nats(x).sum(dim=1).double(), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_pixel_model_that_gives_nothing_says_a_prior_s_variance() -> None:
+    denoiser = Denoiser(dataclasses.replace(TINY, pixel_model=True))
+    z, gamma = torch.randn((2, 3, 32, 32)), torch.tensor([-3.0, 3.0])
+    said = denoiser.posterior(z, gamma)
+    torch.testing.assert_close(said.mean, denoiser(z, gamma))
+    assert not said.mixing.any()
+    variance = 1.0 / (torch.exp(-gamma) + 1.0 / SIGNAL_VARIANCE)
+    expected = variance.log()[:, None, None, None].expand(2, 3, 32, 32)
+    torch.testing.assert_close(said.log_variance, expected)
+
+
+def test_variances_stay_in_a_range_of_their_prior_s() -> None:
+    denoiser = Denoiser(dataclasses.replace(TINY, pixel_model=True))
+    denoiser.network = Fixed(torch.full((1, 9, 32, 32), 1e6))
+    said = denoiser.posterior(torch.zeros((1, 3, 32, 32)), torch.tensor([0.0]))
+    assert said.log_variance.max() < LOG_VARIANCE_LIMIT
+    assert said.log_variance.isfinite().all()

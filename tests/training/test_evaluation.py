@@ -330,3 +330,40 @@ def test_weights_are_left_as_they_are(denoiser: Denoiser, images: Pixels) -> Non
     measure_error_curve(denoiser, images[:2], points=3)
     assert all(torch.equal(before[name], t) for name, t in denoiser.state_dict().items())
     assert all(parameter.grad is None for parameter in denoiser.parameters())
+
+
+def test_spread_is_one_where_the_model_does_not_say(denoiser: Denoiser, images: Pixels) -> None:
+    assert set(measure_error_curve(denoiser, images, points=3).spread) == {1.0}
+
+
+def test_spread_is_that_of_the_model_s_covariances(images: Pixels) -> None:
+    torch.manual_seed(3)
+    denoiser = Denoiser(dataclasses.replace(MODEL, pixel_model=True)).eval()
+    # As it begins its covariances are all the same: no spread.
+    assert measure_error_curve(denoiser, images, points=2).spread == pytest.approx((1.0, 1.0))
+    # Variances that do not depend on z: in half of the columns e² times those in the rest.
+    uneven = torch.zeros((1, 9, 16, 16))
+    uneven[:, 3:6, :, 8:] = 2.0
+    denoiser.network = _Fixed(uneven)
+    ratio = float(np.exp(2.0))
+    expected = (1 + ratio**2) / 2 / ((1 + ratio) / 2) ** 2
+    curve = measure_error_curve(denoiser, images, points=2, batch_size=5)
+    assert curve.spread == pytest.approx((expected, expected), rel=1e-5)
+    # Channels that are all but the first's copies have one large eigenvalue in three.
+    copies = torch.zeros((1, 9, 16, 16))
+    copies[:, 4:6] = -12.0
+    copies[:, 6:8] = 1.0
+    denoiser.network = _Fixed(copies)
+    curve = measure_error_curve(denoiser, images, points=2)
+    assert curve.spread == pytest.approx((3.0, 3.0), rel=1e-3)
+
+
+class _Fixed(torch.nn.Module):
+    """A network that gives one output for every image."""
+
+    def __init__(self, output: torch.Tensor) -> None:
+        super().__init__()
+        self.output = torch.nn.Parameter(output, requires_grad=False)
+
+    def forward(self, z: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
+        return self.output.expand(len(z), -1, -1, -1)

@@ -12,17 +12,20 @@ from diffcodec.model.denoiser import (
     Denoiser,
     ModelConfig,
     Parameterization,
+    PixelPosterior,
     Prediction,
     Variance,
     alpha_sigma,
 )
 from diffcodec.model.learned_gamma import LearnedGamma
+from diffcodec.model.pixel_order import RANKS, pixel_ranks
 from diffcodec.model.unet import UNetConfig
 from diffcodec.training.objective import (
     ContinuousVlb,
     DiscreteVlb,
     Hybrid,
     Objective,
+    PixelVlb,
     Simple,
     Unweighted,
     draw_latent,
@@ -384,3 +387,93 @@ def test_latents_have_the_marginal_s_moments() -> None:
     torch.testing.assert_close(z.mean(dim=(1, 2, 3)), 0.5 * alpha, rtol=0, atol=0.05)
     torch.testing.assert_close(z.std(dim=(1, 2, 3)), sigma, rtol=0.03, atol=0)
     torch.testing.assert_close(z, alpha[:, None, None, None] * x + sigma[:, None, None, None] * eps)
+
+
+SMALL = ModelConfig(
+    schedule=ScheduleConfig(kind="linear_gamma"),
+    unet=UNetConfig(image_size=8, channels=(8,), attention_resolutions=(), groups=4),
+    pixel_model=True,
+)
+
+
+class Watched:
+    """The exact posterior of the Gaussian images, which remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.z = self.gamma = self.known = torch.empty(0)
+
+    def posterior(self, z: Tensor, gamma: Tensor, known: Tensor) -> PixelPosterior:
+        self.z, self.gamma, self.known = z, gamma, known
+        error = 1.0 / (1.0 / VARIANCE + torch.exp(-gamma))
+        log_variance = error.log()[:, None, None, None].expand(z.shape)
+        return PixelPosterior(oracle(z, gamma), log_variance, torch.zeros_like(z))
+
+
+def test_pixel_bound_shows_a_quarter_of_the_batch_known_pixels() -> None:
+    x, watched = gaussian_images(64), Watched()
+    losses = PixelVlb(schedule(1000))(watched, x, generator())
+    assert losses.shape == (64,)
+    assert losses.isfinite().all()
+    known, hops = watched.known, 48
+    assert known.shape == (64, 1, 8, 8)
+    assert not known[:hops].any()
+    # What is known are the first ranks, at most all but the last.
+    ranks = torch.as_tensor(pixel_ranks(8))
+    counts = (known[hops:] > 0).sum(dim=(1, 2, 3)) * RANKS // 64
+    assert len(counts.unique()) > 3
+    assert counts.max() < RANKS
+    for mask, count in zip(known[hops:, 0], counts, strict=True):
+        assert torch.equal(mask > 0, ranks < count)
+    # There z is α x without noise, elsewhere it is not.
+    alpha, _ = (part[:, None, None, None] for part in alpha_sigma(watched.gamma))
+    place = (known > 0).expand_as(x)
+    assert torch.equal(watched.z[place], (alpha * x)[place])
+    assert not torch.isclose(watched.z, alpha * x, rtol=0, atol=1e-9)[~place].any()
+    lowest, highest = PixelVlb.LOWEST_HANDOVER, PixelVlb.HIGHEST_HANDOVER
+    assert bool(((watched.gamma[hops:] >= lowest) & (watched.gamma[hops:] <= highest)).all())
+    assert watched.gamma[:hops].max() > 4.0
+
+
+def test_pixel_bound_of_the_exact_posterior_is_its_entropy() -> None:
+    x, watched = gaussian_images(4000), Watched()
+    losses = PixelVlb(schedule(1000))(watched, x, generator()).double()
+    hops = 3000
+    error = 1.0 / (1.0 / VARIANCE + torch.exp(-watched.gamma.double()))
+    # ½ log2(2πe v) of the unknown coordinates, in levels of 2/255.
+    bits = 0.5 * torch.log2(2 * np.pi * np.e * error) + np.log2(127.5)
+    assert float(losses[hops:].mean()) == pytest.approx(float(bits[hops:].mean()), abs=0.02)
+    span = float(watched.gamma[:hops].max() - watched.gamma[:hops].min())
+    snr = torch.exp(-watched.gamma[:hops].double())
+    bound = 0.5 * span * snr * error[:hops] / np.log(2)
+    expected = bound + PixelVlb.SPREAD_WEIGHT * bits[:hops]
+    assert float(losses[:hops].mean()) == pytest.approx(float(expected.mean()), rel=0.02)
+
+
+def test_pixel_bound_falls_as_a_model_learns_its_images() -> None:
+    torch.manual_seed(0)
+    denoiser, objective = Denoiser(SMALL), PixelVlb(schedule(1000))
+    x = torch.linspace(-0.9, 0.9, 64).reshape(8, 8).expand(16, 3, 8, 8).contiguous()
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=1e-2)
+    losses = []
+    for step in range(60):
+        loss = objective(denoiser, x, generator(step)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert np.isfinite(losses).all()
+    assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
+    # The mask channel has learned something, and so has what reads the variances.
+    weight = denoiser.network.head.weight
+    assert weight.grad is not None
+    assert bool((weight.grad[:, 3] != 0).any())
+
+
+def test_the_spread_s_lesson_has_no_say_on_the_mean() -> None:
+    said = PixelPosterior(
+        *(torch.randn((2, 3, 4, 4), generator=generator(n)).requires_grad_() for n in range(3))
+    )
+    said.with_fixed_mean().nats(torch.zeros((2, 3, 4, 4))).sum().backward()
+    assert said.mean.grad is None
+    assert said.log_variance.grad is not None
+    assert said.mixing.grad is not None
