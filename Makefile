@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test check bench figures
+.PHONY: demo test check bench figures report
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -15,14 +15,18 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
-	$(BIN)/python -m benchmarks.measure
+# A small run that must work, and everything that stored results are enough for.
+bench: figures report
+	$(BIN)/python -m benchmarks.measure --images 8 --efforts 1 --speed 2 --out runs/bench --force
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.plot
+	$(BIN)/python -m benchmarks.tables README.md docs/results.md
+
+report: $(READY)
+	$(BIN)/python -m benchmarks.report runs/report.html --force
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench,dev]"
 	touch $@
