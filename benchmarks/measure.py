@@ -86,7 +86,7 @@ class Settings:
     train: int = 200
     draws: int = THEORY_DRAWS
     efforts: int = 8
-    examples: int = 6
+    examples: int = 4
     speed: int = 12
     threads: int = 10
     device: str = "cpu"
@@ -142,9 +142,7 @@ class ImageWork:
         if stage == PEERS:
             return measure_peers(pixels)
         if stage == BUDGETS:
-            budgets = measure_budgets(
-                pixels, self.model, settings.effort, settings.budgets_bpd
-            )
+            budgets = measure_budgets(pixels, self.model, settings.effort, settings.budgets_bpd)
             return [asdict(file) for file in budgets]
         if stage in (THEORY, TRAIN):
             seed = (settings.seed, stage == TRAIN, index)
@@ -254,6 +252,11 @@ def summarize(work: ImageWork, results: campaign.Results, origin: Any) -> dict[s
             for entry in of(f"{EFFORT}{effort}", settings.efforts)
         ]
         record["efforts"] = summarize_efforts(efforts, dimensions)
+        # The same images, however few.
+        same = of(PEERS, min(settings.efforts, settings.peers))
+        if len(same) == settings.efforts:
+            entries = summarize_peers(same, dimensions)["lossless"]
+            record["effort_peers"] = {entry["name"]: entry["mean_bpd"] for entry in entries}
     if settings.speed:
         names = [codec.name for codec in timed_codecs(work.model_folder, settings.effort)]
         record["speed"] = [results[f"{SPEED}/{name}"] for name in names]

@@ -23,7 +23,7 @@ Rows = Sequence[Sequence[str]]
 
 NOT_MEASURED = "not measured in this run"
 ABSENT = "–"
-_PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(\n<!-- end -->)", re.DOTALL)
+_PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 class Table(NamedTuple):
@@ -179,7 +179,7 @@ def speed_table(record: Record) -> Table:
             (
                 entry["name"],
                 *(
-                    f"{entry[key]:.3g}"
+                    _milliseconds(entry[key])
                     for key in ("encode_ms", "decode_ms", "batch_encode_ms", "batch_decode_ms")
                 ),
                 f"{entry['peak_mib']:.0f}",
@@ -213,7 +213,7 @@ def progressive_table(record: Record) -> Table:
     ddpm = {steps: (rate, rmse) for steps, rate, rmse in DDPM_TABLE}
     for row in reversed(record["theory"]["rows"]):
         steps = row["steps_decoded"]
-        rate, rmse = ddpm.get(steps, (None, None))
+        rate, rmse = ddpm[steps]
         rows.append(
             (
                 str(steps),
@@ -221,14 +221,15 @@ def progressive_table(record: Record) -> Table:
                 _interval(row["rate_low_bpd"], row["rate_high_bpd"], 5),
                 f"{row['rmse']:.2f}",
                 _interval(row["rmse_low"], row["rmse_high"], 2),
-                _number(rate, 5),
-                _number(rmse, 2),
+                f"{rate:.5f}",
+                f"{rmse:.2f}",
+                _number(_theory_rmse(record["theory"], rate), 2),
             )
         )
     return Table(
         (
             *("steps decoded", "rate, bits/dim", "95 % interval", "RMSE", "95 % interval"),
-            *("DDPM: rate", "DDPM: RMSE"),
+            *("DDPM: rate", "DDPM: RMSE", "this model's RMSE at that rate"),
         ),
         rows,
     )
@@ -333,7 +334,7 @@ def fill(text: str, record: Record) -> str:
     def replace(place: re.Match[str]) -> str:
         name = place[2]
         content = origin(record) if name == "origin" else markdown(name, record)
-        return f"{place[1]}{content}{place[3]}"
+        return f"{place[1]}{content}\n{place[3]}"
 
     return _PLACE.sub(replace, text)
 
@@ -379,6 +380,11 @@ def _estimate(part: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _milliseconds(value: float) -> str:
+    """Three digits, and never an exponent."""
+    return f"{value:.0f}" if value >= 100.0 else f"{value:.3g}"
 
 
 def _theory_rmse(theory: Mapping[str, Any], rate_bpd: float) -> float | None:

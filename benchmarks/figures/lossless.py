@@ -1,12 +1,13 @@
 """Lossless sizes as bars, and what more effort costs and buys."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from benchmarks.bd_rate import front
 from benchmarks.figures.style import OTHERS, OURS, caption, plain_ticks, style
 from benchmarks.reference import PUBLISHED_LOSSLESS, PublishedSize
 from benchmarks.tables import lossless_entries
@@ -71,36 +72,18 @@ def efforts_figure(record: Record) -> Figure:
     """Lossless size against seconds an image at every effort, beside other lossless codecs."""
     efforts = record["efforts"]
     with style():
-        figure = Figure(figsize=(9.0, 4.2), layout="constrained")
+        figure = Figure(figsize=(9.6, 4.4), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
         for axes, side in zip(panels, ("encode", "decode"), strict=True):
-            key = f"{side}_seconds_median"
-            on_front = sorted((row[key], row["mean_bpd"]) for row in efforts if row["front"])
-            axes.plot(*zip(*on_front, strict=True), color=OURS, linewidth=1.4)
-            for row in efforts:
-                axes.plot(
-                    row[key],
-                    row["mean_bpd"],
-                    color=OURS,
-                    marker="o",
-                    markersize=7,
-                    markerfacecolor=OURS if row["front"] else "white",
-                    linestyle="none",
-                )
-                axes.annotate(
-                    str(row["effort"]),
-                    (row[key], row["mean_bpd"]),
-                    xytext=(5, 5),
-                    textcoords="offset points",
-                )
+            _draw_efforts(axes, efforts, f"{side}_seconds_median")
             _draw_peers(axes, record, f"{side}_ms")
             axes.set(xscale="log", xlabel=f"seconds to {side} an image, one thread, median")
             plain_ticks(axes.xaxis, SECONDS_TICKS)
+            axes.margins(0.1)
         panels[0].set_ylabel("lossless size, bits/dim")
-        images = efforts[0]["images"]
         figure.suptitle(
-            f"Size against time, efforts 1…9; filled: no other effort is both smaller and faster. "
-            f"{caption(record, images)}",
+            "Size against time, efforts 1…9; filled: no other effort is both smaller and faster. "
+            f"{caption(record, efforts[0]['images'])}",
             x=0.01,
             ha="left",
             fontsize=9.5,
@@ -134,18 +117,54 @@ def _draw_measured(axes: Axes, place: int, entry: Mapping[str, Any], dimensions:
     )
 
 
+def _draw_efforts(axes: Axes, efforts: Sequence[Record], key: str) -> None:
+    # Smaller is better both ways: a front of time against −size.
+    points = [(row[key], -row["mean_bpd"]) for row in efforts]
+    shown = front(points)
+    axes.plot(
+        [seconds for seconds, _ in shown],
+        [-size for _, size in shown],
+        color=OURS,
+        linewidth=1.4,
+        label="diffcodec",
+    )
+    for row, point in zip(efforts, points, strict=True):
+        kept = point in shown
+        axes.plot(
+            row[key],
+            row["mean_bpd"],
+            color=OURS,
+            marker="o",
+            markersize=10.5,
+            markerfacecolor=OURS if kept else "white",
+            linestyle="none",
+        )
+        axes.annotate(
+            str(row["effort"]),
+            (row[key], row["mean_bpd"]),
+            color="white" if kept else OURS,
+            fontsize=7.5,
+            ha="center",
+            va="center",
+        )
+
+
 def _draw_peers(axes: Axes, record: Record, key: str) -> None:
-    """Other lossless codecs at their speed, where it was measured."""
-    sizes = {entry["name"]: entry["mean_bpd"] for entry in lossless_entries(record)}
-    for entry in record.get("speed", ()):
-        if entry["lossless"] and entry["family"] != "diffcodec":
-            place = (entry[key] / 1e3, sizes[entry["name"]])
-            axes.plot(*place, color="#555555", marker="s", markersize=4.5, linestyle="none")
-            axes.annotate(
-                entry["name"].split(",")[0].replace(" lossless", ""),
-                place,
-                xytext=(5, 3),
-                textcoords="offset points",
-                fontsize=7.5,
-                color="#333333",
-            )
+    """Other lossless codecs on the same images at their speed, where both were measured."""
+    sizes = record.get("effort_peers") or {}
+    timed = [entry for entry in record.get("speed") or () if entry["name"] in sizes]
+    timed.sort(key=lambda entry: float(entry[key]))
+    for number, entry in enumerate(timed):
+        place = (entry[key] / 1e3, sizes[entry["name"]])
+        axes.plot(*place, color="#555555", marker="s", markersize=4.5, linestyle="none")
+        axes.annotate(
+            entry["name"].split(",")[0].replace(" lossless", ""),
+            place,
+            # Neighbours' names stand above and below in turn.
+            xytext=(0, 5 if number % 2 else -5),
+            textcoords="offset points",
+            ha="center",
+            va="bottom" if number % 2 else "top",
+            fontsize=7.5,
+            color="#333333",
+        )

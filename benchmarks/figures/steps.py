@@ -67,7 +67,9 @@ def progressive_figure(record: Record) -> Figure:
             )
         distortion.set(xlabel="reverse steps, T − t", ylabel="RMSE, 0–255 scale", ylim=(0, 80))
         rate.set(xlabel="reverse steps, T − t", ylabel="rate, bits/dim")
-        both.set(xlabel="rate, bits/dim", ylabel="RMSE, 0–255 scale", ylim=(0, 80))
+        both.set(
+            xlabel="rate, bits/dim", ylabel="RMSE, 0–255 scale", xlim=(-0.05, 2.0), ylim=(0, 80)
+        )
         handles, labels = distortion.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=3)
         figure.suptitle(f"Progressive coding, {caption(record)}", x=0.01, ha="left")
@@ -127,7 +129,7 @@ def _draw_parts(axes: Axes, parts: Mapping[str, float]) -> None:
             0,
             share,
             bottom=total,
-            width=0.5,
+            width=0.6,
             color=color,
             hatch=hatch,
             edgecolor="white",
@@ -135,7 +137,7 @@ def _draw_parts(axes: Axes, parts: Mapping[str, float]) -> None:
             label=f"{label}: {share:.3f}",
         )
         total += share
-    axes.set(xlim=(-0.4, 1.6), xticks=[], ylabel="bits/dim", title=f"lossless: {total:.3f}")
+    axes.set(xlim=(-0.4, 2.6), xticks=[], ylabel="bits/dim", title=f"lossless: {total:.3f}")
     axes.grid(visible=False, axis="x")
     handles, labels = axes.get_legend_handles_labels()
-    axes.legend(handles[::-1], labels[::-1], loc="center right")
+    axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(0.27, 0.5))

@@ -84,4 +84,5 @@ def plain_ticks(axis: Axis, ticks: list[float]) -> None:
 
 def caption(record: Mapping[str, Any], images: int | None = None) -> str:
     """What was measured, for titles."""
-    return f"CIFAR-10 test set, first {record['images'] if images is None else images} images"
+    count = record["images"] if images is None else images
+    return f"CIFAR-10 test set, first {count} images" if count > 1 else "first CIFAR-10 test image"
