@@ -100,7 +100,11 @@ def command(
         theory=count,
         peers=count if report is not None else 0,
         examples=min(EXAMPLES, count) if report is not None else 0,
-        **dict.fromkeys(("budgets", "train", "efforts", "speed", "threads"), 0),
+        budgets=0,
+        train=0,
+        efforts=0,
+        speed=0,
+        threads=0,
     )
     work = measure.ImageWork(images, images, folder, settings)
     origin = provenance(settings.device)
