@@ -153,14 +153,14 @@ def _draw_peers(axes: Axes, record: Record, key: str) -> None:
     """Other lossless codecs on the same images at their speed, where both were measured."""
     sizes = record.get("effort_peers") or {}
     timed = [entry for entry in record.get("speed") or () if entry["name"] in sizes]
-    timed.sort(key=lambda entry: float(entry[key]))
+    timed.sort(key=lambda entry: sizes[entry["name"]])
     for number, entry in enumerate(timed):
         place = (entry[key] / 1e3, sizes[entry["name"]])
         axes.plot(*place, color="#555555", marker="s", markersize=4.5, linestyle="none")
         axes.annotate(
             entry["name"].split(",")[0].replace(" lossless", ""),
             place,
-            # Neighbours' names stand above and below in turn.
+            # Of two that are nearly as large one name stands below and one above.
             xytext=(0, 5 if number % 2 else -5),
             textcoords="offset points",
             ha="center",
