@@ -31,6 +31,6 @@ def draw(record: Record, examples: Sequence[Mapping[str, Any]]) -> dict[str, Fig
         for name, (sections, function) in RECORD_FIGURES.items()
         if all(record.get(section) is not None for section in sections)
     }
-    if examples:
+    if any(example["strip"] for example in examples):
         figures[STRIPS] = strips_figure(examples)
     return figures

@@ -24,12 +24,14 @@ def strips_figure(examples: Sequence[Mapping[str, Any]]) -> Figure:
     not fewer bytes than ours, its constant overhead taken off.
 
     Args:
-        examples: what `benchmarks.examples.measure_example` gives, one an image.
+        examples: what `benchmarks.examples.measure_example` gives, one an image; at least one
+            with a strip.
     """
-    shown = examples[:STRIP_IMAGES]
+    shown = [example for example in examples if example["strip"]][:STRIP_IMAGES]
     codecs = [codec for codec in CODECS if codec in shown[0]["strip"][0]]
-    columns = max(len(example["strip"]) for example in shown) + 1
-    rows = len(codecs) * len(shown)
+    # An image whose smallest cut is large has no picture at the lowest rates.
+    rates = sorted({cell["rate_bpd"] for example in shown for cell in example["strip"]})
+    columns, rows = len(rates) + 1, len(codecs) * len(shown)
     with style():
         figure = Figure(figsize=(1.08 * columns + 0.7, 1.27 * rows + 0.7), layout="constrained")
         grid = figure.subplots(rows, columns, squeeze=False)
@@ -39,14 +41,15 @@ def strips_figure(examples: Sequence[Mapping[str, Any]]) -> Figure:
                 for axes in line:
                     axes.set_axis_off()
                 _name(line[0], codec)
-                for axes, cell in zip(line, example["strip"], strict=False):
+                for cell in example["strip"]:
                     picture = cell[codec]
                     bpd = bits_per_dimension(8.0 * picture["stream_bytes"], example["dimensions"])
-                    _show(axes, picture["png"], f"{bpd:.2f}: {picture['rmse']:.1f}")
+                    column = rates.index(cell["rate_bpd"])
+                    _show(line[column], picture["png"], f"{bpd:.2f}: {picture['rmse']:.1f}")
                 if place == 0:
                     _show(line[-1], example["original"], "original")
-        for axes, cell in zip(grid[0], shown[0]["strip"], strict=False):
-            axes.set_title(f"{cell['rate_bpd']:g} bits/dim", fontsize=9, loc="center")
+        for axes, rate_bpd in zip(grid[0], rates, strict=False):
+            axes.set_title(f"{rate_bpd:g} bits/dim", fontsize=9, loc="center")
         figure.suptitle(
             "Equal bytes; under each: the whole file's bits/dim, and its RMSE.\nPeers: their "
             "smallest file not smaller than ours, the size of their smallest file taken off",

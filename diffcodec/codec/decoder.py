@@ -55,7 +55,8 @@ def decode_frames(
         stop_at_step: packets that end below this step are left, and, unless it is 0, the pixels.
         every: False gives the last frame alone, without evaluating the network for the others.
         at_hops: of the frames between packets only those that cost no evaluation of their own:
-            where a hop begins, before its first packet.
+            where a hop begins, before its first packet. The frame before the exact pixels is
+            given all the same.
 
     Raises:
         ModelMismatchError: the file was made with another model; raised before any frame.

@@ -84,6 +84,22 @@ def test_strips_have_a_row_a_codec_and_the_original(examples: list[dict[str, Any
     assert len(pictures) == columns * len(codecs) + 1
 
 
+def test_a_column_is_a_rate_even_where_an_image_has_none(examples: list[dict[str, Any]]) -> None:
+    (example,) = examples
+    late = {**example, "strip": example["strip"][1:]}
+    figure = strips_figure([example, late])
+    grid = figure.axes[0].get_gridspec()
+    assert grid.ncols == len(example["strip"]) + 1
+    row = [axes for axes in figure.axes if axes.get_subplotspec().rowspan.start == grid.nrows // 2]
+    assert [bool(axes.images) for axes in row] == [False] + [True] * (grid.ncols - 1)
+
+
+def test_images_without_strips_have_no_figure_of_them(
+    record: dict[str, Any], examples: list[dict[str, Any]]
+) -> None:
+    assert STRIPS not in draw(record, [{**examples[0], "strip": []}])
+
+
 def test_stored_results_become_figures(
     record: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
