@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -45,19 +46,31 @@ def images(drawn_image: Callable[..., Pixels]) -> Pixels:
     return np.stack([drawn_image(16, 16, 3, seed=seed) for seed in (3, 4, 5)])
 
 
-@pytest.fixture(scope="session")
-def one_thread() -> Iterator[None]:
+@contextmanager
+def hops_not_stored() -> Iterator[None]:
+    """Files hold hops although the tiny model is worse than deflate."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encoder, "pack_pixels", lambda pixels: 3 * pixels.tobytes())
+        yield
+
+
+@contextmanager
+def on_one_thread() -> Iterator[None]:
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def hops_always() -> Iterator[None]:
-    """Files hold hops although the tiny model is worse than deflate."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoder, "pack_pixels", lambda pixels: 3 * pixels.tobytes())
+    with hops_not_stored():
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    with on_one_thread():
         yield
 
 
@@ -67,13 +80,15 @@ def work(images: Pixels, tiny_folder: Path) -> measure.ImageWork:
 
 
 @pytest.fixture(scope="session")
-def results(work: measure.ImageWork, one_thread: None, hops_always: None) -> dict[str, Any]:
+def results(work: measure.ImageWork) -> dict[str, Any]:
     """Every item's result as a journal gives it back."""
-    return {item: json.loads(json.dumps(work(item))) for item in SETTINGS.items()}
+    # A session's fixture must not leave its surroundings to the tests of other folders.
+    with on_one_thread(), hops_not_stored():
+        return {item: json.loads(json.dumps(work(item))) for item in SETTINGS.items()}
 
 
 @pytest.fixture(scope="session")
-def record(work: measure.ImageWork, results: dict[str, Any], hops_always: None) -> dict[str, Any]:
+def record(work: measure.ImageWork, results: dict[str, Any]) -> dict[str, Any]:
     """The record of that measurement, with timings of two codecs put in."""
     summary = measure.summarize(work, results, provenance())
     return json.loads(json.dumps({**summary, "speed": SPEED}, allow_nan=False))

@@ -55,7 +55,7 @@ def test_one_command_writes_the_record_and_is_resumed(
 
 
 def test_provenance_is_that_of_the_beginning(
-    work: measure.ImageWork, results: dict[str, Any], hops_always: None
+    work: measure.ImageWork, results: dict[str, Any]
 ) -> None:
     record = measure.summarize(work, results, {"commit": "before"})
     assert record["provenance"] == {"commit": "before"}
