@@ -2,7 +2,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 
-.PHONY: demo test fuzz check bench figures train-default
+.PHONY: demo test fuzz check bench figures report train-default
 
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
@@ -18,12 +18,16 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-bench: $(READY)
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench]"
-	$(BIN)/python -m benchmarks.measure
+# A small run that must work, and everything that stored results are enough for.
+bench: figures report
+	$(BIN)/python -m benchmarks.measure --images 8 --efforts 1 --speed 2 --out runs/bench --force
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.plot
+	$(BIN)/python -m benchmarks.tables README.md docs/results.md
+
+report: $(READY)
+	$(BIN)/python -m benchmarks.report runs/report.html --force
 
 # The shipped model's whole recipe; interrupted, it goes on where it was.
 train-default: $(READY)
@@ -32,5 +36,5 @@ train-default: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[bench,dev]"
 	touch $@

@@ -1,153 +1,301 @@
-"""All figures of the README's table in one run over the first CIFAR-10 test images.
+"""The whole measurement in one run: ``python -m benchmarks.measure [--images 1000] [--jobs 2]``.
 
-``python -m benchmarks.measure [--images 200] [--jobs 2] [--data PATH] [--out DIR]``
-
-Lossless sizes beside other codecs', exact round trips, the price of the channel code, files made
-for fixed budgets, and exactness across thread counts go to ``cifar10.json``; the error at every cut
-to ``rd-curve.json``, which ``diffcodec rd-curve`` writes too. Markdown tables go to stdout.
+Real files of the first CIFAR-10 test images at every rate, other codecs on the same images, the
+model's theoretical curve and codelength, files for budgets, efforts, speed, thread counts and
+examples go to ``cifar10.json`` and ``examples.json``, from which figures, tables and the report
+are drawn. ``torchrun --nproc-per-node 2 -m benchmarks.measure --jobs 1`` shares the images among
+processes and machines.
 """
 
 import argparse
-import hashlib
-import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks.adapters import lossless_peers
+from benchmarks import campaign
+from benchmarks.adapters import overhead_bytes
 from benchmarks.adapters.base import Pixels
-from benchmarks.peers import first_test_images, measure
-from benchmarks.plot import RESULTS
+from benchmarks.adapters.diffcodec_file import Diffcodec
+from benchmarks.efforts import EffortFile, measure_effort, summarize_efforts
+from benchmarks.examples import measure_example
+from benchmarks.inputs import first_images, pixels_digest
+from benchmarks.peers import bd_rates, measure_peers, summarize_peers
 from benchmarks.provenance import provenance
-from benchmarks.rate_distortion import (
-    ThreadCheck,
-    Work,
-    check_threads,
-    default_jobs,
-    measure_images,
-    summarize,
+from benchmarks.real_files import (
+    BUDGETS_BPD,
+    BudgetFile,
+    FileMeasurement,
+    measure_budgets,
+    measure_file,
+    summarize_budgets,
+    summarize_files,
 )
+from benchmarks.results import EXAMPLES, RECORD, RESULTS, dumps
+from benchmarks.theory import (
+    THEORY_DRAWS,
+    Theory,
+    measure_theory,
+    summarize_codelength,
+    summarize_theory,
+)
+from benchmarks.threads import check_threads
+from benchmarks.timing import measure_timing, timed_codecs
 from cli import files
 from cli.terminal import Terminal
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
+from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DatasetError, DiffcodecError
 from diffcodec.model.catalog import find_model, recorded_digest
 
-BUDGETS_BPD = (0.1, 0.2, 0.5, 1.0, 2.0)
+# Stages of a run: an item of the journal is a stage and an image's number.
+FILES, PEERS, BUDGETS, THEORY, TRAIN, EFFORT, EXAMPLE, SPEED, THREADS = (
+    *("files", "peers", "budgets", "theory", "train", "effort", "example", "speed", "threads"),
+)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, and on how many of the first images each.
+
+    Attributes:
+        effort: the encoder's, 1…9.
+        every_packet: cuts after every packet, not only where hops begin.
+        images: real files, whole and cut.
+        peers: other codecs.
+        budgets: files of their own for each of ``budgets_bpd``.
+        theory, train: the theoretical curve over test images, the codelength over training images.
+        draws: noise levels drawn for each image of those.
+        efforts: lossless files at every effort.
+        examples: pictures for strips and the report.
+        speed: images timed with every codec, on a machine that should do nothing else.
+        threads: images coded across thread counts.
+        device: where theory's evaluations run.
+        seed: of theory's draws, with the image's number.
+        budgets_bpd: what files are made for.
+    """
+
+    effort: int = DEFAULT_EFFORT
+    every_packet: bool = False
+    images: int = 1000
+    peers: int = 1000
+    budgets: int = 40
+    theory: int = 300
+    train: int = 200
+    draws: int = THEORY_DRAWS
+    efforts: int = 8
+    examples: int = 4
+    speed: int = 12
+    threads: int = 10
+    device: str = "cpu"
+    seed: int = 0
+    budgets_bpd: tuple[float, ...] = BUDGETS_BPD
+
+    def items(self) -> list[str]:
+        """What worker processes do, the longest first so that all end together."""
+        counts = (
+            *((EXAMPLE, self.examples), (BUDGETS, self.budgets), (FILES, self.images)),
+            *((THEORY, self.theory), (TRAIN, self.train), (PEERS, self.peers)),
+        )
+        efforts = [
+            f"{EFFORT}{effort}/{index}" for effort in EFFORTS for index in range(self.efforts)
+        ]
+        return [*efforts, *(f"{stage}/{index}" for stage, n in counts for index in range(n))]
+
+
+@dataclass(eq=False)
+class ImageWork:
+    """One stage of one image; travels to worker processes, each of which loads the model once."""
+
+    images: Pixels
+    train_images: Pixels
+    model_folder: Path
+    settings: Settings
+
+    @cached_property
+    def model(self) -> CodecModel:
+        """The model on the CPU, for files."""
+        return load_codec_model(self.model_folder)
+
+    @cached_property
+    def theory_model(self) -> CodecModel:
+        """The model where theory is measured; another copy, so that files stay on the CPU."""
+        model = load_codec_model(self.model_folder)
+        model.checkpoint.denoiser.to(self.settings.device)
+        return model
+
+    def __call__(self, item: str) -> Any:
+        """The result of ``stage/index``, ready for JSON."""
+        stage, _, number = item.partition("/")
+        index, settings = int(number), self.settings
+        pixels = (self.train_images if stage == TRAIN else self.images)[index]
+        if stage == FILES:
+            return measure_file(
+                f"image {index}",
+                pixels,
+                self.model,
+                settings.effort,
+                every_packet=settings.every_packet,
+            ).to_json()
+        if stage == PEERS:
+            return measure_peers(pixels)
+        if stage == BUDGETS:
+            budgets = measure_budgets(pixels, self.model, settings.effort, settings.budgets_bpd)
+            return [asdict(file) for file in budgets]
+        if stage in (THEORY, TRAIN):
+            seed = (settings.seed, stage == TRAIN, index)
+            return measure_theory(pixels, self.theory_model, settings.draws, seed).to_json()
+        if stage == EXAMPLE:
+            return measure_example(pixels, self.model, settings.effort)
+        return measure_effort(pixels, self.model, int(stage.removeprefix(EFFORT))).to_json()
 
 
 def run(
-    images: Pixels, model_folder: Path, work: Work, jobs: int, *, threads_check: bool
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The two records, ``cifar10.json`` and ``rd-curve.json``, of uint8 [N, H, W, 3], N ≥ 2."""
-    terminal = Terminal()
-    with terminal.progress("images", len(images)) as advance:
-        measurements = measure_images(images, model_folder, work, jobs, lambda _: advance(1))
-    checks: list[ThreadCheck] = []
-    if threads_check:
-        with terminal.progress("thread counts", 4 * len(images)) as advance:
-            checks = check_threads(images, model_folder, work, lambda: advance(1))
-    summary = summarize(measurements)
-    digest = recorded_digest(model_folder).hex()
-    common: dict[str, Any] = {
-        "provenance": provenance(),
-        "model": {"name": model_folder.name, "digest": digest},
-        "effort": work.effort,
+    work: ImageWork,
+    jobs: int,
+    journal: campaign.Journal,
+    group: campaign.Group,
+    terminal: Terminal,
+) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+    """The record and the examples; None in the processes of a group that do not lead it.
+
+    Raises:
+        DiffcodecError: something cannot be measured.
+    """
+    items = work.settings.items()
+    terminal = terminal if group.leads else Terminal(quiet=True)
+    with terminal.progress("measurements", -(-len(items) // group.size)) as advance:
+        results = campaign.run(items, work, jobs, journal, group, lambda: advance(1))
+    if not group.leads:
+        return None
+    _measure_alone(work, jobs, journal, terminal)
+    return summarize(work, {**journal.results, **results}, journal.origin), [
+        results[f"{EXAMPLE}/{index}"] for index in range(work.settings.examples)
+    ]
+
+
+def identity(work: ImageWork, origin: dict[str, Any]) -> dict[str, Any]:
+    """All that results depend on, for a journal."""
+    return {
+        "commit": origin["commit"],
+        "changes": origin["changes"],
+        "model": recorded_digest(work.model_folder).hex(),
+        "pixels": pixels_digest(work.images),
+        "settings": asdict(work.settings),
+    }
+
+
+def _measure_alone(
+    work: ImageWork, jobs: int, journal: campaign.Journal, terminal: Terminal
+) -> None:
+    """What needs processes of its own, and the machine for itself: speed and thread counts."""
+    settings = work.settings
+    if settings.speed:
+        codecs = timed_codecs(work.model_folder, settings.effort)
+        with terminal.progress("codecs timed", len(codecs)) as advance:
+            for codec in codecs:
+                if (item := f"{SPEED}/{codec.name}") not in journal.results:
+                    journal.add(item, measure_timing(codec, work.images[: settings.speed], jobs))
+                advance(1)
+    if settings.threads and THREADS not in journal.results:
+        with terminal.progress("thread counts", 4) as advance:
+            checked = check_threads(
+                work.images[: settings.threads],
+                work.model_folder,
+                settings.effort,
+                lambda: advance(1),
+            )
+        journal.add(THREADS, checked)
+
+
+def summarize(work: ImageWork, results: campaign.Results, origin: Any) -> dict[str, Any]:
+    """The record of all results by item; ``origin`` is the provenance of the run that began."""
+    settings, dimensions = work.settings, work.images[0].size
+
+    def of(stage: str, count: int) -> list[Any]:
+        return [results[f"{stage}/{index}"] for index in range(count)]
+
+    overhead = overhead_bytes(Diffcodec(work.model_folder, settings.effort))
+    own = [FileMeasurement.from_json(entry) for entry in of(FILES, settings.images)]
+    summary = summarize_files(own, overhead)
+    schedule = work.model.schedule
+    record: dict[str, Any] = {
+        "provenance": origin,
+        "model": {
+            "name": work.model_folder.name,
+            "digest": recorded_digest(work.model_folder).hex(),
+        },
         "split": "test",
-        "images": len(images),
-        "pixels_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
+        "dimensions": dimensions,
+        "pixels_sha256": pixels_digest(work.images),
+        "settings": asdict(settings),
+        **summary,
     }
-    budgets = summary.pop("budgets")
-    ours = {
-        "name": f"diffcodec, effort {work.effort}",
-        "library": f"model {digest[:12]}",
-        "images": len(images),
-        "mean_bpd": summary["lossless"]["mean_bpd"],
-        "standard_error_bpd": summary["lossless"]["standard_error_bpd"],
-    }
-    table = {
-        **common,
-        "lossless": [*(asdict(measure(peer, images)) for peer in lossless_peers()), ours],
-        "exact_round_trips": summary["lossless"]["exact_round_trips"],
-        "stored_files": summary["lossless"]["stored_files"],
-        "price": summary["price"],
-        "budgets": budgets,
-        "thread_check": _count(checks) if threads_check else None,
-        "evaluations_mean": summary["evaluations_mean"],
-        "encode_seconds_median": summary["encode_seconds_median"],
-        "decode_seconds_median": summary["decode_seconds_median"],
-    }
-    return table, {**common, **summary}
-
-
-def markdown(table: dict[str, Any]) -> str:
-    """The README's tables of a ``cifar10.json`` record, without a last line break."""
-    lines = ["| lossless codec | bits/dim |", "| --- | --- |"]
-    for entry in table["lossless"]:
-        size = f"{entry['mean_bpd']:.3f} ± {entry['standard_error_bpd']:.3f}"
-        lines.append(f"| {entry['name']} | {size} |")
-    lines += [
-        "",
-        "| budget, bits/dim | mean size | largest size | RMSE | 95 % interval |",
-        "| --- | --- | --- | --- | --- |",
-    ]
-    for row in table["budgets"]:
-        lines.append(
-            f"| {row['asked_bpd']:g} | {row['mean_bpd']:.4f} | {row['max_bpd']:.4f} "
-            f"| {row['rmse']:.2f} | {row['rmse_low']:.2f} – {row['rmse_high']:.2f} |"
-        )
-    count, price = table["images"], table["price"]
-    facts = [("lossless files that came back exactly", f"{table['exact_round_trips']} of {count}")]
-    if price["paid_over_kl"] is not None:
-        facts += [
-            ("bits paid for a bit of KL", f"{price['paid_over_kl']:.3f}"),
-            ("the same, headers included", f"{price['paid_with_headers_over_kl']:.3f}"),
+    if settings.peers:
+        record["peers"] = summarize_peers(of(PEERS, settings.peers), dimensions)
+        record["bd_rates"] = bd_rates(summary["stops"], overhead, record["peers"], dimensions)
+    if settings.budgets:
+        budgets = [[BudgetFile(**f) for f in image] for image in of(BUDGETS, settings.budgets)]
+        record["budgets"] = summarize_budgets(budgets, own[: settings.budgets])
+    if settings.theory:
+        theories = [Theory.from_json(entry) for entry in of(THEORY, settings.theory)]
+        record["theory"] = summarize_theory(theories, schedule)
+    if settings.train:
+        theories = [Theory.from_json(entry) for entry in of(TRAIN, settings.train)]
+        record["train_codelength"] = summarize_codelength(theories, schedule)
+    if settings.efforts:
+        efforts = [
+            EffortFile.from_json(entry)
+            for effort in EFFORTS
+            for entry in of(f"{EFFORT}{effort}", settings.efforts)
         ]
-    if (threads := table["thread_check"]) is not None:
-        facts += [
-            ("encoded on one thread, exact on two", f"{threads['one_to_two']} of {count}"),
-            ("encoded on two threads, exact on one", f"{threads['two_to_one']} of {count}"),
-        ]
-    seconds = f"{table['encode_seconds_median']:.2f} / {table['decode_seconds_median']:.2f} s"
-    facts += [
-        ("network evaluations of a lossless file, mean", f"{table['evaluations_mean']:.1f}"),
-        ("encode / decode on one thread, median", seconds),
-    ]
-    lines += ["", "| measured | value |", "| --- | --- |"]
-    lines += [f"| {name} | {value} |" for name, value in facts]
-    return "\n".join(lines)
+        record["efforts"] = summarize_efforts(efforts, dimensions)
+        # The same images, however few.
+        same = of(PEERS, min(settings.efforts, settings.peers))
+        if len(same) == settings.efforts:
+            entries = summarize_peers(same, dimensions)["lossless"]
+            record["effort_peers"] = {entry["name"]: entry["mean_bpd"] for entry in entries}
+    if settings.speed:
+        names = [codec.name for codec in timed_codecs(work.model_folder, settings.effort)]
+        record["speed"] = [results[f"{SPEED}/{name}"] for name in names]
+    if settings.threads:
+        record["thread_check"] = results[THREADS]
+    return record
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Measure, write and print; 0 on success, 1 on failure, 2 on misuse."""
-    description = __doc__.splitlines()[0] if __doc__ else None
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.measure", description=description)
-    parser.add_argument("--images", type=int, default=200, metavar="N", help="at least 2")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
-    parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
-    parser.add_argument("--effort", type=int, default=DEFAULT_EFFORT, choices=EFFORTS)
-    parser.add_argument("--jobs", type=int, default=default_jobs(), metavar="N", help="processes")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument(
-        "--threads-check",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="encode with one thread and decode with two, and the other way",
-    )
+    """Measure and write; 0 on success, 1 on failure, 2 on misuse."""
+    parser = _parser()
     options = parser.parse_args(arguments)
-    if options.images < 2 or options.jobs < 1:
-        parser.error("expected --images of at least 2 and --jobs of at least 1")
+    settings = _settings(options)
+    if options.jobs < 1 or settings.images < 2 or min(_counts(settings)) < 0:
+        parser.error("expected --images of at least 2, --jobs of at least 1, no negative counts")
+    if settings.budgets > settings.images:
+        parser.error("expected --budgets of at most --images: both files are compared")
+    output = options.out / RECORD
     try:
+        origin = provenance(settings.device)
         folder = find_model(options.model)
-        images = first_test_images(options.data, options.images)
-        work = Work(options.effort, budgets_bpd=BUDGETS_BPD)
-        table, curve = run(images, folder, work, options.jobs, threads_check=options.threads_check)
-        options.out.mkdir(parents=True, exist_ok=True)
-        for name, record in (("cifar10.json", table), ("rd-curve.json", curve)):
-            data = (json.dumps(record, indent=1) + "\n").encode()
-            files.write_atomically(options.out / name, data, force=True)
+        images = first_images(options.data, max(settings.images, *_counts(settings)))
+        train = first_images(options.data, max(1, settings.train), "train")
+        work = ImageWork(images, train, folder, settings)
+        with campaign.group() as group:
+            journal = campaign.Journal.open(
+                campaign.journal_path(output, group),
+                identity(work, origin),
+                origin,
+                resume=options.resume,
+                force=options.force,
+            )
+            measured = run(work, options.jobs, journal, group, Terminal())
+            journal.close()
+        if measured is not None:
+            record, examples = measured
+            for name, data in ((RECORD, dumps(record)), (EXAMPLES, dumps(examples))):
+                files.write_atomically(options.out / name, data, force=True)
+                print(options.out / name)
     except DatasetError as error:
         print(f"error: {error}", file=sys.stderr)
         print("'diffcodec rd-curve --download' fetches CIFAR-10", file=sys.stderr)
@@ -155,17 +303,70 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (DiffcodecError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    print(markdown(table))
     return 0
 
 
-def _count(checks: Sequence[ThreadCheck]) -> dict[str, int]:
-    return {
-        "images": len(checks),
-        "one_to_two": sum(check.one_to_two for check in checks),
-        "two_to_one": sum(check.two_to_one for check in checks),
-        "same_file": sum(check.same_file for check in checks),
+# Option → the field of `Settings` that it counts images for.
+_COUNT_OPTIONS = {
+    "peers": "other codecs",
+    "budgets": "a file for each budget",
+    "theory": "the theoretical curve",
+    "train": "the codelength of training images",
+    "efforts": "lossless files at every effort",
+    "examples": "pictures for strips and the report",
+    "speed": "speed of every codec",
+    "threads": "exactness across thread counts",
+}
+
+
+def _parser() -> argparse.ArgumentParser:
+    description = __doc__.splitlines()[0] if __doc__ else None
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.measure", description=description)
+    default = Settings()
+    parser.add_argument(
+        "--images", type=int, default=default.images, metavar="N", help="real files"
+    )
+    for name, meaning in _COUNT_OPTIONS.items():
+        count = getattr(default, name)
+        parser.add_argument(
+            f"--{name}", type=int, metavar="N", help=f"images for {meaning}; default {count}"
+        )
+    parser.add_argument("--draws", type=int, default=default.draws, metavar="N")
+    parser.add_argument("--every-packet", action="store_true", help="cuts after every packet")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
+    parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
+    parser.add_argument("--effort", type=int, default=default.effort, choices=range(1, 10))
+    parser.add_argument("--device", default=default.device, help="of theory: cpu, cuda")
+    parser.add_argument(
+        "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
+    )
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Subsets that are not asked for by number are no larger than the set."""
+    default = Settings()
+    counts = {
+        name: min(getattr(default, name), options.images)
+        if getattr(options, name) is None
+        else getattr(options, name)
+        for name in _COUNT_OPTIONS
     }
+    return Settings(
+        effort=options.effort,
+        every_packet=options.every_packet,
+        images=options.images,
+        draws=options.draws,
+        device=options.device,
+        **counts,
+    )
+
+
+def _counts(settings: Settings) -> list[int]:
+    return [getattr(settings, name) for name in _COUNT_OPTIONS if name != "train"]
 
 
 if __name__ == "__main__":

@@ -1,106 +1,145 @@
-"""What other lossless codecs make of the first CIFAR-10 test images, one file per image.
+"""What other codecs make of the same images, one file per image.
 
-``python -m benchmarks.peers --images 200 --out benchmarks/results/peers.json``
+Every size is told twice: whole files, and files less the size of the codec's smallest file
+(`adapters.overhead_bytes`), a constant that costs a photograph nothing and a 32 × 32 image much.
 """
 
-import argparse
-import hashlib
-import json
-import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from benchmarks.adapters import Adapter, lossless_peers
+from benchmarks.adapters import Adapter, family_overheads, lossless_peers, lossy_peers
 from benchmarks.adapters.base import Pixels
-from benchmarks.provenance import provenance
-from diffcodec.errors import DatasetError, DiffcodecError
-from diffcodec.training.dataset import find_data, load_images
+from benchmarks.bd_rate import BdRate, bd_rate
+from benchmarks.bd_rate import available as bd_rate_available
+from benchmarks.metrics import bootstrap_mean, mean_squared_error, quality, ssim
+from benchmarks.real_files import standard_error
+from diffcodec.errors import DiffcodecError
 from diffcodec.units import bits_per_dimension
 
-
-@dataclass(frozen=True)
-class Measurement:
-    """Lossless size of one codec over a set of images, whole files counted, in bits/dim."""
-
-    name: str
-    library: str
-    images: int
-    mean_bpd: float
-    standard_error_bpd: float
+PeerFiles = dict[str, tuple[int, float, float | None]]
+"""Of one image: a setting's name → bytes of its file, mean squared error, SSIM."""
 
 
-def measure(adapter: Adapter, images: Pixels) -> Measurement:
-    """Encode and decode each of ``images``, uint8 ``[N, H, W, 3]`` with N ≥ 2, on its own.
-
-    The standard error is that of the mean over images: their sample deviation over √N.
+def measure_peers(pixels: Pixels) -> PeerFiles:
+    """Encode and decode one image, uint8 [H, W, 3], with every codec and setting that runs here.
 
     Raises:
-        DiffcodecError: an image does not come back exactly.
+        DiffcodecError: a lossless codec does not give the image back.
     """
-    sizes_bits = np.empty(len(images))
-    for index, image in enumerate(images):
-        data = adapter.encode(image)
-        if not np.array_equal(adapter.decode(data), image):
-            raise DiffcodecError(f"{adapter.name}: image {index} does not come back exactly")
-        sizes_bits[index] = 8 * len(data)
-    rates_bpd = bits_per_dimension(sizes_bits, images[0].size)
-    return Measurement(
-        name=adapter.name,
-        library=adapter.library,
-        images=len(images),
-        mean_bpd=float(rates_bpd.mean()),
-        standard_error_bpd=float(rates_bpd.std(ddof=1) / np.sqrt(len(images))),
-    )
+    files: PeerFiles = {}
+    for adapter in (*lossless_peers(), *lossy_peers()):
+        data = adapter.encode(pixels)
+        decoded = adapter.decode(data)
+        if not adapter.lossless:
+            mse = mean_squared_error(decoded, pixels)
+            files[adapter.name] = (len(data), mse, ssim(decoded, pixels))
+        elif np.array_equal(decoded, pixels):
+            files[adapter.name] = (len(data), 0.0, 1.0)
+        else:
+            raise DiffcodecError(f"{adapter.name}: an image does not come back exactly")
+    return files
 
 
-def first_test_images(data: Path | None, count: int) -> Pixels:
-    """The first ``count`` test images of the data set found, uint8 ``[count, 32, 32, 3]``.
+def summarize_peers(images: Sequence[PeerFiles], dimensions: int) -> dict[str, Any]:
+    """``lossless``: one entry a codec; ``lossy``: one a family, its settings in points.
 
-    Raises:
-        DatasetError: there is no data set, or it has fewer test images.
+    Args:
+        dimensions: H·W·C of every image.
     """
-    place = find_data(data)
-    images = load_images(place, "test")
-    if len(images) < count:
-        raise DatasetError(f"{place}: expected {count} test images, found {len(images)}")
-    return images[:count]
+    return {
+        "lossless": [
+            _sizes(adapter, images, dimensions, family_overheads((adapter,))[adapter.family])
+            for adapter in lossless_peers()
+        ],
+        "lossy": _lossy(images, dimensions),
+    }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print a table and, on request, write JSON; 0 on success, 1 on failure, 2 on misuse."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__)
-    parser.add_argument("--images", type=int, default=200, metavar="N", help="at least 2")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
-    parser.add_argument("--out", type=Path, metavar="JSON", help="where to write the figures")
-    options = parser.parse_args(arguments)
-    if options.images < 2:
-        parser.error("--images must be at least 2: a standard error needs two")
-    try:
-        images = first_test_images(options.data, options.images)
-        results = [measure(adapter, images) for adapter in lossless_peers()]
-        if options.out is not None:
-            record = {
-                "provenance": provenance(),
-                "split": "test",
-                "images": len(images),
-                "pixels_sha256": hashlib.sha256(images.tobytes()).hexdigest(),
-                "results": [asdict(result) for result in results],
-            }
-            options.out.parent.mkdir(parents=True, exist_ok=True)
-            options.out.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-    except (DiffcodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for result in results:
-        print(
-            f"{result.name:38} {result.mean_bpd:.3f} ± {result.standard_error_bpd:.3f} bits/dim"
-            f"   ({result.library})"
+def bd_rates(
+    stops: Sequence[Mapping[str, Any]], overhead: int, peers: Mapping[str, Any], dimensions: int
+) -> dict[str, Any] | None:
+    """What our rates are against each lossy family's at equal PSNR; None without the package.
+
+    Both sides fix a quality for all images and let the sizes vary: their settings, our stops. Both
+    lose their constant overhead in ``net``, and neither in ``whole``.
+
+    Args:
+        stops: of `real_files.summarize_files`.
+        overhead: bytes of our smallest file.
+        peers: of `summarize_peers`.
+    """
+    if not bd_rate_available():
+        return None
+    ours = _points(stops, "rate_bpd")
+    ours_net = [(rate - 8.0 * overhead / dimensions, psnr) for rate, psnr in ours]
+    rates: dict[str, Any] = {}
+    for family in peers["lossy"]:
+        whole = _points(family["points"], "mean_bpd")
+        net = _points(family["points"], "net_bpd")
+        rates[family["family"]] = {
+            "whole": _record(bd_rate(whole, ours)),
+            # A file can be as small as the overhead only in a degenerate setting.
+            "net": _record(bd_rate(_positive(net), _positive(ours_net))),
+        }
+    return rates
+
+
+def _lossy(images: Sequence[PeerFiles], dimensions: int) -> list[dict[str, Any]]:
+    adapters = lossy_peers()
+    overheads = family_overheads(adapters)
+    families: dict[str, dict[str, Any]] = {}
+    for adapter in adapters:
+        overhead = overheads[adapter.family]
+        family = families.setdefault(
+            adapter.family,
+            {
+                "family": adapter.family,
+                "library": adapter.library,
+                "overhead_bytes": overhead,
+                "points": [],
+            },
         )
-    return 0
+        files = [image[adapter.name] for image in images]
+        family["points"].append(
+            {
+                **_sizes(adapter, images, dimensions, overhead),
+                **quality(np.array([mse for _, mse, _ in files]), [value for *_, value in files]),
+            }
+        )
+    return list(families.values())
 
 
-if __name__ == "__main__":
-    raise SystemExit(main())
+def _sizes(
+    adapter: Adapter, images: Sequence[PeerFiles], dimensions: int, overhead: int
+) -> dict[str, Any]:
+    sizes = np.array([image[adapter.name][0] for image in images], dtype=np.float64)
+    sizes_bpd = bits_per_dimension(8.0 * sizes, dimensions)
+    low, high = bootstrap_mean(sizes_bpd)
+    return {
+        "name": adapter.name,
+        "library": adapter.library,
+        "images": len(images),
+        "mean_bpd": float(sizes_bpd.mean()),
+        "low_bpd": float(low),
+        "high_bpd": float(high),
+        "standard_error_bpd": standard_error(sizes_bpd),
+        "overhead_bytes": overhead,
+        "net_bpd": float(sizes_bpd.mean() - bits_per_dimension(8.0 * overhead, dimensions)),
+    }
+
+
+def _record(rate: BdRate | None) -> dict[str, float] | None:
+    if rate is None:
+        return None
+    return {"percent": rate.percent, "low_db": rate.low_db, "high_db": rate.high_db}
+
+
+def _points(points: Sequence[Mapping[str, Any]], rate: str) -> list[tuple[float, float]]:
+    """Rate and PSNR; a setting without any error has no PSNR to compare at."""
+    return [(p[rate], p["psnr_db"]) for p in points if p["psnr_db"] is not None]
+
+
+def _positive(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [(rate, psnr) for rate, psnr in points if rate > 0.0]

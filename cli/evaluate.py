@@ -176,8 +176,8 @@ def command(
     if per_step is not None:
         files.write_atomically(per_step, _json(record).encode(), force)
     if figure is not None:
-        from benchmarks.plot import figure_bytes
-        from benchmarks.training_figures import per_step_figure
+        from benchmarks.figures.style import figure_bytes
+        from benchmarks.figures.training import per_step_figure
 
         drawn = per_step_figure({**record, "model": config.name})
         files.write_atomically(figure, figure_bytes(drawn, figure.suffix[1:]), force)

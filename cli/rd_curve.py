@@ -1,22 +1,18 @@
 """``diffcodec rd-curve``: error against rate, from real files."""
 
-import hashlib
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
 from cli import files
-from cli.data import data_options, locate_data
+from cli.data import data_options, device_option, locate_data, pick_device
 from cli.terminal import Terminal
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
 
-if TYPE_CHECKING:
-    from benchmarks.adapters.base import Pixels
-
 NAME = "rd-curve"
 JSON_SUFFIX = ".json"
+EXAMPLES = 2
+"""Images whose bytes the report steps through."""
 
 
 @click.command(NAME)
@@ -38,6 +34,7 @@ JSON_SUFFIX = ".json"
     show_default=True,
     help="More effort, more network evaluations, fewer bits.",
 )
+@device_option
 @click.option(
     "--jobs", type=click.IntRange(min=1), metavar="N", help="Processes. Default: one a core."
 )
@@ -47,8 +44,15 @@ JSON_SUFFIX = ".json"
     default=Path(NAME),
     show_default=True,
     metavar="DIR",
-    help="Folder for rd-curve.json, rd-curve.png and rd-curve.svg.",
+    help="Folder for rd-curve.json, .png and .svg, and for what --resume needs.",
 )
+@click.option(
+    "--report",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="OUT.html",
+    help="Also measure the other codecs installed, and write one page that opens offline.",
+)
+@click.option("--resume", is_flag=True, help="Go on with an interrupted run in the same folder.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite.")
 @click.option("-q", "--quiet", is_flag=True, help="Errors only.")
 def command(
@@ -57,8 +61,11 @@ def command(
     download: bool,
     model: str | None,
     effort: int,
+    device: str,
     jobs: int | None,
     out: Path,
+    report: Path | None,
+    resume: bool,
     force: bool,
     quiet: bool,
 ) -> None:
@@ -66,51 +73,63 @@ def command(
 
     Every image is encoded losslessly and decoded from each prefix that ends with a packet. The
     table shows, at common rates, the error of the longest prefixes that fit, beside what theory
-    promises: the KL of the model's 1000 steps.
+    promises: the KL of the model's 1000 steps, evaluated on --device.
     """
-    from benchmarks.peers import first_test_images
-    from diffcodec.model.catalog import find_model, recorded_digest
+    from benchmarks.inputs import first_images
+    from diffcodec.model.catalog import find_model
 
     terminal = Terminal(quiet)
     targets = {suffix: out / f"{NAME}{suffix}" for suffix in (JSON_SUFFIX, ".png", ".svg")}
-    for target in targets.values():
+    for target in (*targets.values(), *([report] if report is not None else [])):
         files.refuse_overwrite(target, force)
     folder = find_model(model)
-    images = first_test_images(locate_data(data, download, terminal), count)
+    images = first_images(locate_data(data, download, terminal), count)
 
-    from benchmarks import rate_distortion
-    from benchmarks.plot import figure_bytes, rate_distortion_figure
+    from benchmarks import campaign, measure
+    from benchmarks.figures.rate_distortion import rate_distortion_figure
+    from benchmarks.figures.style import figure_bytes
     from benchmarks.provenance import provenance
+    from benchmarks.results import dumps
+    from benchmarks.tables import terminal_table
 
-    work = rate_distortion.Work(effort)
-    with terminal.progress("images", len(images)) as advance:
-        measurements = rate_distortion.measure_images(
-            images,
-            folder,
-            work,
-            jobs or rate_distortion.default_jobs(),
-            lambda measurement: advance(1),
-        )
-    summary = rate_distortion.summarize(measurements)
-    record = {
-        "provenance": provenance(),
-        "model": {"name": folder.name, "digest": recorded_digest(folder).hex()},
-        "effort": effort,
-        "split": "test",
-        "pixels_sha256": _digest(images),
-        **summary,
-    }
+    settings = measure.Settings(
+        effort=effort,
+        every_packet=True,
+        device=pick_device(device),
+        images=count,
+        theory=count,
+        peers=count if report is not None else 0,
+        examples=min(EXAMPLES, count) if report is not None else 0,
+        budgets=0,
+        train=0,
+        efforts=0,
+        speed=0,
+        threads=0,
+    )
+    work = measure.ImageWork(images, images, folder, settings)
+    origin = provenance(settings.device)
+    group = campaign.Group()
+    journal = campaign.Journal.open(
+        campaign.journal_path(targets[JSON_SUFFIX], group),
+        measure.identity(work, origin),
+        origin,
+        resume=resume,
+        force=force,
+    )
+    measured = measure.run(work, jobs or campaign.default_jobs(), journal, group, terminal)
+    journal.close()
+    assert measured is not None
+    record, examples = measured
     figure = rate_distortion_figure(record)
-    out.mkdir(parents=True, exist_ok=True)
     for suffix, target in targets.items():
-        if suffix == JSON_SUFFIX:
-            content = (json.dumps(record, indent=1) + "\n").encode()
-        else:
-            content = figure_bytes(figure, suffix[1:])
+        is_json = suffix == JSON_SUFFIX
+        content = dumps(record) if is_json else figure_bytes(figure, suffix[1:])
         files.write_atomically(target, content, force)
-    click.echo(rate_distortion.format_table(summary))
-    terminal.say(f"written: {', '.join(map(str, targets.values()))}")
+    written = [*targets.values()]
+    if report is not None:
+        from benchmarks.report import page
 
-
-def _digest(images: "Pixels") -> str:
-    return hashlib.sha256(images.tobytes()).hexdigest()
+        files.write_atomically(report, page(record, examples).encode(), force)
+        written.append(report)
+    click.echo(terminal_table(record))
+    terminal.say(f"written: {', '.join(map(str, written))}")

@@ -293,8 +293,8 @@ def _plot(logs: tuple[Path, ...], output: Path | None, force: bool, terminal: Te
         raise click.UsageError(f"--output {output}: expected one of {', '.join(FIGURE_SUFFIXES)}.")
     files.refuse_overwrite(output, force)
 
-    from benchmarks.plot import figure_bytes
-    from benchmarks.training_figures import read_log, training_figure
+    from benchmarks.figures.style import figure_bytes
+    from benchmarks.figures.training import read_log, training_figure
 
     figure = training_figure([read_log(path) for path in logs])
     files.write_atomically(output, figure_bytes(figure, output.suffix[1:]), force)

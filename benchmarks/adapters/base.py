@@ -9,11 +9,15 @@ Pixels = NDArray[np.uint8]
 
 
 class Adapter(Protocol):
-    """A codec as a pair of inverse functions between one RGB image and one whole file."""
+    """A codec at one setting: inverse functions between one RGB image and one whole file."""
+
+    @property
+    def family(self) -> str:
+        """The codec: settings of one family make one curve."""
 
     @property
     def name(self) -> str:
-        """The codec and its setting, as tables and figures print it."""
+        """The codec and its setting, as tables and figures print it; distinct."""
 
     @property
     def library(self) -> str:

@@ -48,6 +48,7 @@ def decode_frames(
     *,
     stop_at_step: int = 0,
     every: bool = True,
+    at_hops: bool = False,
 ) -> Iterator[Frame]:
     """x̂_0 before the first packet, after each packet, and the exact pixels of a lossless file.
 
@@ -55,6 +56,9 @@ def decode_frames(
         model: the model that the header names; not needed for stored pixels.
         stop_at_step: packets that end below this step are left, and, unless it is 0, the pixels.
         every: False gives the last frame alone, without evaluating the network for the others.
+        at_hops: of the frames between packets only those that cost no evaluation of their own:
+            where a hop begins, before its first packet. The frame before the exact pixels is
+            given all the same.
 
     Raises:
         ModelMismatchError: the file was made with another model; raised before any frame.
@@ -70,11 +74,11 @@ def decode_frames(
             f"{container.name}: expected the model {container.header.model_id.hex()} that it was "
             f"encoded with, found {found}"
         )
-    yield from _decode_hops(container, model, stop_at_step, every)
+    yield from _decode_hops(container, model, stop_at_step, every, at_hops)
 
 
 def _decode_hops(
-    container: Container, model: CodecModel, stop_at_step: int, every: bool
+    container: Container, model: CodecModel, stop_at_step: int, every: bool, at_hops: bool
 ) -> Iterator[Frame]:
     header, hops = container.header, container.hops()
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
@@ -109,7 +113,7 @@ def _decode_hops(
         except BitstreamError as error:
             yield frame()
             raise BitstreamError(f"{container.name}: {error}") from error
-        if every:
+        if every and (packet.begins_hop or not at_hops):
             yield frame()
         process.hear(packet, reader)
         packets += 1

@@ -1,4 +1,4 @@
-"""Every adapter keeps the one law of its interface; the peers' table is made of whole files."""
+"""Every adapter keeps the laws of its interface."""
 
 import json
 import subprocess
@@ -9,12 +9,22 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from benchmarks import peers
-from benchmarks.adapters import Adapter, Png, WebpLossless, jpeg_xl, lossless_peers
+from benchmarks import adapters
+from benchmarks.adapters import (
+    Adapter,
+    Jpeg,
+    Jpeg2000,
+    family_overheads,
+    heic,
+    jpeg_xl,
+    lossless_peers,
+    lossy_peers,
+    overhead_bytes,
+)
 from benchmarks.provenance import provenance
-from diffcodec.errors import DiffcodecError
 
 Pixels = NDArray[np.uint8]
+EVERY = (*lossless_peers(), *lossy_peers())
 
 
 def draw(count: int, height: int = 32, width: int = 32) -> Pixels:
@@ -22,104 +32,104 @@ def draw(count: int, height: int = 32, width: int = 32) -> Pixels:
     return generator.integers(0, 256, (count, height, width, 3), dtype=np.uint8)
 
 
-def write_test_batch(folder: Path, images: Pixels) -> None:
-    planes = images.transpose(0, 3, 1, 2).reshape(len(images), -1)
-    labels = np.zeros((len(images), 1), np.uint8)
-    np.concatenate([labels, planes], axis=1).tofile(folder / "test_batch.bin")
-
-
 @pytest.mark.parametrize("adapter", lossless_peers(), ids=lambda adapter: adapter.name)
-class TestLosslessPeers:
-    @pytest.mark.parametrize("shape", [(32, 32), (1, 1), (17, 5)])
-    def test_round_trip(self, adapter: Adapter, shape: tuple[int, int]) -> None:
-        assert adapter.lossless
-        for pixels in (draw(1, *shape)[0], np.full((*shape, 3), 255, np.uint8)):
-            decoded = adapter.decode(adapter.encode(pixels))
-            assert decoded.dtype == np.uint8
-            np.testing.assert_array_equal(decoded, pixels)
-
-    def test_library_states_a_version(self, adapter: Adapter) -> None:
-        assert any(character.isdigit() for character in adapter.library)
+@pytest.mark.parametrize("shape", [(32, 32), (1, 1), (17, 5)])
+def test_lossless_round_trips(adapter: Adapter, shape: tuple[int, int]) -> None:
+    assert adapter.lossless
+    for pixels in (draw(1, *shape)[0], np.full((*shape, 3), 255, np.uint8)):
+        decoded = adapter.decode(adapter.encode(pixels))
+        assert decoded.dtype == np.uint8
+        np.testing.assert_array_equal(decoded, pixels)
 
 
-def test_names_are_distinct() -> None:
-    names = [adapter.name for adapter in lossless_peers()]
+@pytest.mark.parametrize("adapter", lossy_peers(), ids=lambda adapter: adapter.name)
+def test_lossy_codecs_give_an_image_of_the_same_shape(
+    adapter: Adapter, drawn_image: object
+) -> None:
+    assert callable(drawn_image)
+    assert not adapter.lossless
+    pixels = drawn_image(32, 32, 3, seed=1)
+    decoded = adapter.decode(adapter.encode(pixels))
+    assert decoded.dtype == np.uint8
+    assert decoded.shape == pixels.shape
+
+
+@pytest.mark.parametrize("family", sorted({adapter.family for adapter in lossy_peers()}))
+def test_more_bits_of_a_family_bring_less_error(family: str, drawn_image: object) -> None:
+    assert callable(drawn_image)
+    pixels = drawn_image(32, 32, 3, seed=1).astype(int)
+    settings = [adapter for adapter in lossy_peers() if adapter.family == family]
+    points = []
+    for adapter in (settings[0], settings[-1]):
+        data = adapter.encode(pixels.astype(np.uint8))
+        points.append((len(data), float(np.mean((adapter.decode(data) - pixels) ** 2))))
+    (coarse_bytes, coarse_error), (fine_bytes, fine_error) = points
+    assert fine_bytes > coarse_bytes
+    assert fine_error < coarse_error / 4
+
+
+@pytest.mark.parametrize("adapter", EVERY, ids=lambda adapter: adapter.name)
+def test_libraries_state_a_version(adapter: Adapter) -> None:
+    assert any(character.isdigit() for character in adapter.library)
+
+
+def test_names_are_distinct_and_begin_with_their_family() -> None:
+    names = [adapter.name for adapter in EVERY]
     assert len(set(names)) == len(names)
+    assert all(adapter.name.startswith(adapter.family) for adapter in EVERY)
 
 
-def test_without_the_jpeg_xl_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
+def test_overhead_is_the_size_of_a_file_that_says_nothing() -> None:
+    codec = Jpeg(75)
+    grey = codec.encode(np.full((1, 1, 3), 128, np.uint8))
+    assert overhead_bytes(codec) == len(grey)
+    assert family_overheads((codec, Jpeg(100)))["JPEG"] <= overhead_bytes(codec)
+    for family, overhead in family_overheads(lossy_peers()).items():
+        sizes = [len(a.encode(draw(1)[0])) for a in lossy_peers() if a.family == family]
+        assert 0 < overhead < min(sizes), family
+
+
+def test_jpeg_2000_reaches_the_psnr_it_is_asked_for(drawn_image: object) -> None:
+    assert callable(drawn_image)
+    pixels = drawn_image(32, 32, 3, seed=1).astype(int)
+    codec = Jpeg2000(36)
+    error = np.mean((codec.decode(codec.encode(pixels.astype(np.uint8))) - pixels) ** 2)
+    assert 10 * np.log10(255**2 / error) == pytest.approx(36, abs=2)
+
+
+def test_codecs_that_are_not_installed_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("pillow_jxl", "pillow_heif", "imagecodecs"):
+        monkeypatch.setitem(sys.modules, module, None)
     assert not jpeg_xl.available()
-    assert lossless_peers() == (Png(), WebpLossless())
-
-
-class Raw:
-    """A codec whose rate is known: eight bits a value and what else it is told to add."""
-
-    name = "raw"
-    library = "1"
-    lossless = True
-
-    def encode(self, pixels: Pixels) -> bytes:
-        return pixels.tobytes() + bytes(int(pixels[0, 0, 0]))
-
-    def decode(self, data: bytes) -> Pixels:
-        return np.frombuffer(data[:3072], np.uint8).reshape(32, 32, 3)
-
-
-class Forgetful(Raw):
-    def decode(self, data: bytes) -> Pixels:
-        return super().decode(data) & np.uint8(0xFE)
-
-
-def test_measure_counts_whole_files() -> None:
-    images = np.zeros((4, 32, 32, 3), np.uint8)
-    images[:, 0, 0, 0] = [0, 96, 0, 96]
-    result = peers.measure(Raw(), images)
-    assert result.mean_bpd == pytest.approx(8 + 8 * 48 / 3072)
-    deviation_bpd = 8 * 48 / 3072 * np.sqrt(4 / 3)
-    assert result.standard_error_bpd == pytest.approx(deviation_bpd / 2)
-
-
-def test_measure_verifies_the_round_trip() -> None:
-    with pytest.raises(DiffcodecError, match="raw: image 0 does not come back exactly"):
-        peers.measure(Forgetful(), draw(2))
-
-
-def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_test_batch(tmp_path, draw(3))
-    out = tmp_path / "results" / "peers.json"
-    assert peers.main(["--images", "2", "--data", str(tmp_path), "--out", str(out)]) == 0
-    printed = capsys.readouterr().out
-    record = json.loads(out.read_text())
-    assert record["images"] == 2
-    assert [result["name"] for result in record["results"]] == [
-        adapter.name for adapter in lossless_peers()
-    ]
-    for result in record["results"]:
-        assert result["name"] in printed
-        # Noise does not compress, and a file has a header.
-        assert result["mean_bpd"] > 8
-
-
-def test_command_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_test_batch(tmp_path, draw(3))
-    assert peers.main(["--images", "4", "--data", str(tmp_path)]) == 1
-    assert capsys.readouterr().err.endswith("expected 4 test images, found 3\n")
-    with pytest.raises(SystemExit) as caught:
-        peers.main(["--images", "1", "--data", str(tmp_path)])
-    assert caught.value.code == 2
+    assert not heic.available()
+    families = {adapter.family for adapter in (*lossless_peers(), *lossy_peers())}
+    assert families >= {"PNG", "JPEG", "WebP"}
+    assert not families & {"JPEG XL", "HEIC", "QOI", "JPEG-LS"}
 
 
 def test_provenance_is_complete() -> None:
-    record = json.loads(json.dumps(provenance()))
+    record = json.loads(json.dumps(provenance("a device")))
     assert record["python"] == ".".join(map(str, sys.version_info[:3]))
     assert record["packages"]["numpy"] == np.__version__
     assert record["cpu"]
+    assert record["device"] == "a device"
     assert record["command"].startswith("python ")
 
 
+def test_changes_have_a_digest_where_there_are_any(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import provenance as module
+
+    answers = {"status": " M file", "diff": "- old\n+ new", "ls-files": ""}
+    monkeypatch.setattr(module, "_git", lambda *arguments: answers.get(arguments[0]))
+    first = module.provenance()
+    answers["diff"] = "- old\n+ newer"
+    assert first["dirty"]
+    assert first["changes"] != module.provenance()["changes"]
+    answers["status"] = ""
+    assert module.provenance()["changes"] is None
+
+
 def test_torch_is_not_imported() -> None:
-    code = "import sys, benchmarks.peers as p; p.provenance(); sys.exit('torch' in sys.modules)"
-    root = Path(peers.__file__).parent.parent
+    code = "import sys, benchmarks.adapters as a; a.lossy_peers(); sys.exit('torch' in sys.modules)"
+    root = Path(adapters.__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0

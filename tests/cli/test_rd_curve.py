@@ -38,16 +38,34 @@ def test_a_table_json_and_two_figures(
     ]
     assert "2 of 2 images exact" in captured.out
     assert "written: " in captured.err
-    names = ["rd-curve.json", "rd-curve.png", "rd-curve.svg"]
+    names = ["rd-curve.json", "rd-curve.jsonl", "rd-curve.png", "rd-curve.svg"]
     assert sorted(path.name for path in out.iterdir()) == names
     record = json.loads((out / "rd-curve.json").read_text())
     assert record["images"] == 2
     assert record["lossless"]["exact_round_trips"] == 2
     assert record["model"]["name"] == tiny_folder.name
-    assert record["curve"][-1]["rmse"] == 0.0
-    assert len(record["theory"]) == 1001
+    assert record["cuts"][-1]["rmse"] == 0.0
+    assert len(record["theory"]["rate_bpd"]) == 1001
+    assert record["provenance"]["device"] == "cpu"
     rates = [row["rate_bpd"] for row in record["table"]]
     assert rates[:7] == [0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 1.5]
+
+
+def test_a_report_is_one_page_with_other_codecs(
+    folder: Path, tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = tmp_path / "report.html"
+    more = ["--images", "1", "--report", str(report), "--device", "cpu"]
+    assert main(arguments(folder, tiny_folder, tmp_path / "curve", *more)) == 0
+    page = report.read_text()
+    assert 'id="bytes"' in page
+    assert "JPEG" in page
+    assert str(report) in capsys.readouterr().err
+    # The journal has everything: the same again, at once.
+    report.unlink()
+    resumed = arguments(folder, tiny_folder, tmp_path / "curve", *more, "--resume", "--force")
+    assert main(resumed) == 0
+    assert report.read_text() == page
 
 
 def test_what_is_there_is_not_overwritten(

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.plot import STYLE
+from benchmarks.figures.style import style
 from diffcodec.errors import DiffcodecError
 
 # Okabe and Ito's colours; lines differ in grey, too.
@@ -74,7 +73,7 @@ def training_figure(logs: Sequence[TrainingLog]) -> Figure:
     """Loss and, where it was measured, the held-out bound, by images and by time."""
     checked = any(report["bound"] is not None for log in logs for report in log.reports)
     rows = ["loss", "held-out bits/dim"][: 2 if checked else 1]
-    with matplotlib.rc_context(dict(STYLE)):  # type: ignore[arg-type]
+    with style():
         figure = Figure(figsize=(9.6, 0.6 + 3.0 * len(rows)), layout="constrained")
         grid = figure.subplots(len(rows), 2, squeeze=False, sharey="row", sharex="col")
         for row, panels in zip(rows, grid, strict=True):
@@ -99,7 +98,7 @@ def per_step_figure(record: Mapping[str, Any]) -> Figure:
     Args:
         record: what ``diffcodec evaluate --per-step`` writes.
     """
-    with matplotlib.rc_context(dict(STYLE)):  # type: ignore[arg-type]
+    with style():
         figure = Figure(figsize=(9.6, 3.6), layout="constrained")
         rate, error = figure.subplots(1, 2)
         for place, (split, steps) in enumerate(record["per_step"].items()):

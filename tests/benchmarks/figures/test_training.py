@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from benchmarks.figures.training import TrainingLog, per_step_figure, read_log, training_figure
 from benchmarks.plot import figure_bytes
-from benchmarks.training_figures import TrainingLog, per_step_figure, read_log, training_figure
 from diffcodec.errors import DiffcodecError
 
 

@@ -4,7 +4,8 @@ import io
 from typing import Any
 
 import numpy as np
-from PIL import Image
+import PIL
+from PIL import Image, features
 
 from benchmarks.adapters.base import Pixels
 
@@ -20,3 +21,14 @@ def unpack(data: bytes, image_format: str) -> Pixels:
     """uint8 ``[H, W, 3]`` of a file in the stated format."""
     with Image.open(io.BytesIO(data), formats=[image_format]) as image:
         return np.asarray(image.convert("RGB"), dtype=np.uint8)
+
+
+def library(name: str, feature: str) -> str:
+    """Pillow and the library behind one of its features, both with their versions."""
+    return f"Pillow {PIL.__version__}, {name} {features.version(feature)}"
+
+
+def supported(feature: str) -> bool:
+    """Whether this Pillow was built with a feature."""
+    # Pillow's stubs leave the return type open.
+    return bool(features.check(feature))

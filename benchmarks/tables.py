@@ -1,0 +1,399 @@
+"""Markdown tables from the stored record, and their places in documents.
+
+``python -m benchmarks.tables [--results DIR] [FILE …]`` prints all tables, or fills the places that
+files keep for them: what stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks import results
+from benchmarks.reference import DDPM_CODELENGTH, DDPM_TABLE
+from diffcodec.errors import DiffcodecError
+from diffcodec.units import bits_per_dimension
+
+Record = Mapping[str, Any]
+Rows = Sequence[Sequence[str]]
+
+NOT_MEASURED = "not measured in this run"
+ABSENT = "–"
+_PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+class Table(NamedTuple):
+    """A table's head and rows of cells; ``**`` in a cell marks it as ours."""
+
+    head: Sequence[str]
+    rows: Rows
+
+    def markdown(self) -> str:
+        """Lines without a last line break."""
+        lines = [self.head, ["---"] * len(self.head), *self.rows]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def lossless_entries(record: Record) -> list[dict[str, Any]]:
+    """Every codec's lossless size, ours last, with ``ours`` and sizes less the overhead."""
+    peers = record.get("peers")
+    entries = [{**entry, "ours": False} for entry in (peers["lossless"] if peers else ())]
+    own = record["lossless"]
+    overhead_bpd = bits_per_dimension(8.0 * record["overhead_bytes"], record["dimensions"])
+    entries.append(
+        {
+            "name": f"diffcodec, effort {record['settings']['effort']}",
+            "library": f"model {record['model']['digest'][:12]}",
+            "images": record["images"],
+            **{key: own[key] for key in ("mean_bpd", "low_bpd", "high_bpd", "standard_error_bpd")},
+            "overhead_bytes": record["overhead_bytes"],
+            "net_bpd": own["mean_bpd"] - overhead_bpd,
+            "ours": True,
+        }
+    )
+    return entries
+
+
+def lossless_table(record: Record) -> Table:
+    """Lossless sizes: whole files, and less the codec's smallest file."""
+    entries = sorted(lossless_entries(record), key=lambda entry: -entry["mean_bpd"])
+    return Table(
+        ("lossless codec", "bits/dim", "95 % interval", "less its smallest file"),
+        [
+            (
+                f"**{entry['name']}**" if entry["ours"] else entry["name"],
+                f"{entry['mean_bpd']:.3f}",
+                _interval(entry["low_bpd"], entry["high_bpd"], 3),
+                f"{entry['net_bpd']:.3f} ({entry['overhead_bytes']} bytes)",
+            )
+            for entry in entries
+        ],
+    )
+
+
+def cuts_table(record: Record) -> Table:
+    """Every file cut at one length."""
+    theory = record.get("theory")
+    return Table(
+        ("file cut at, bits/dim", "RMSE", "95 % interval", "PSNR, dB", "SSIM", "price", "theory"),
+        [
+            (
+                f"{row['rate_bpd']:g}",
+                *_quality(row),
+                _number(None if theory is None else _theory_rmse(theory, row["rate_bpd"]), 2),
+            )
+            for row in record["table"]
+        ],
+    )
+
+
+def budgets_table(record: Record) -> Table:
+    """Files made for a budget, beside lossless files of the same images cut there."""
+    return Table(
+        (
+            *("budget, bits/dim", "mean size", "largest size", "RMSE", "95 % interval"),
+            *("PSNR, dB", "SSIM", "price", "lossless file cut there"),
+        ),
+        [
+            (
+                f"{row['asked_bpd']:g}",
+                f"{row['mean_bpd']:.4f}",
+                f"{row['max_bpd']:.4f}",
+                *_quality(row),
+                _number(row["cut_rmse"], 2),
+            )
+            for row in record["budgets"]
+        ],
+    )
+
+
+def stops_table(record: Record) -> Table:
+    """Every file stopped at one noise level."""
+    stops = record["stops"]
+    return Table(
+        (
+            *("stopped at step", "mean bits/dim", "95 % interval", "RMSE", "95 % interval"),
+            *("PSNR, dB", "SSIM", "price"),
+        ),
+        [
+            (
+                str(row["step"]),
+                f"{row['rate_bpd']:.3f}",
+                _interval(row["rate_low_bpd"], row["rate_high_bpd"], 3),
+                *_quality(row),
+            )
+            for row in stops[1::2]
+        ],
+    )
+
+
+def facts_table(record: Record) -> Table:
+    """Counts and prices."""
+    count, price, own = record["images"], record["price"], record["lossless"]
+    facts = [("lossless files that came back exactly", f"{own['exact_round_trips']} of {count}")]
+    if price["paid_over_kl"] is not None:
+        facts += [
+            ("bits paid for a bit of KL", f"{price['paid_over_kl']:.3f}"),
+            ("the same, headers included", f"{price['paid_with_headers_over_kl']:.3f}"),
+        ]
+    if (threads := record.get("thread_check")) is not None:
+        images = threads["images"]
+        facts += [
+            ("encoded on one thread, exact on two", f"{threads['one_to_two']} of {images}"),
+            ("encoded on two threads, exact on one", f"{threads['two_to_one']} of {images}"),
+        ]
+    facts.append(
+        ("network evaluations of a lossless file, mean", f"{record['evaluations_mean']:.1f}")
+    )
+    for entry in record.get("speed", ()):
+        if entry["family"] == "diffcodec" and entry["lossless"]:
+            seconds = f"{entry['encode_ms'] / 1e3:.2f} / {entry['decode_ms'] / 1e3:.2f} s"
+            facts.append(("lossless, encode / decode on one thread, median", seconds))
+    return Table(("measured", "value"), facts)
+
+
+def bd_table(record: Record) -> Table:
+    """Bjøntegaard's delta rate against every lossy peer."""
+    rows = []
+    for family, rates in record["bd_rates"].items():
+        row = [family]
+        for rate in (rates["whole"], rates["net"]):
+            if rate is None:
+                row += [ABSENT, "no range in common"]
+            else:
+                common = _interval(rate["low_db"], rate["high_db"], 1)
+                row += [f"{rate['percent']:+.1f} %", f"{common} dB"]
+        rows.append(row)
+    return Table(("against", "whole files", "over", "both less their smallest file", "over"), rows)
+
+
+def speed_table(record: Record) -> Table:
+    """Time and memory of every codec."""
+    return Table(
+        ("codec", "encode, ms", "decode, ms", "batch: encode, ms", "decode, ms", "peak, MiB"),
+        [
+            (
+                entry["name"],
+                *(
+                    _milliseconds(entry[key])
+                    for key in ("encode_ms", "decode_ms", "batch_encode_ms", "batch_decode_ms")
+                ),
+                f"{entry['peak_mib']:.0f}",
+            )
+            for entry in record["speed"]
+        ],
+    )
+
+
+def efforts_table(record: Record) -> Table:
+    """Lossless size, evaluations and seconds at every effort."""
+    return Table(
+        ("effort", "bits/dim", "evaluations", "encode, s", "decode, s", "on the front"),
+        [
+            (
+                str(row["effort"]),
+                f"{row['mean_bpd']:.3f}",
+                f"{row['evaluations_mean']:.1f}",
+                f"{row['encode_seconds_median']:.2f}",
+                f"{row['decode_seconds_median']:.2f}",
+                "yes" if row["front"] else "no",
+            )
+            for row in record["efforts"]
+        ],
+    )
+
+
+def progressive_table(record: Record) -> Table:
+    """DDPM's Table 4 beside ours."""
+    rows = []
+    ddpm = {steps: (rate, rmse) for steps, rate, rmse in DDPM_TABLE}
+    for row in reversed(record["theory"]["rows"]):
+        steps = row["steps_decoded"]
+        rate, rmse = ddpm[steps]
+        rows.append(
+            (
+                str(steps),
+                f"{row['rate_bpd']:.5f}",
+                _interval(row["rate_low_bpd"], row["rate_high_bpd"], 5),
+                f"{row['rmse']:.2f}",
+                _interval(row["rmse_low"], row["rmse_high"], 2),
+                f"{rate:.5f}",
+                f"{rmse:.2f}",
+                _number(_theory_rmse(record["theory"], rate), 2),
+            )
+        )
+    return Table(
+        (
+            *("steps decoded", "rate, bits/dim", "95 % interval", "RMSE", "95 % interval"),
+            *("DDPM: rate", "DDPM: RMSE", "this model's RMSE at that rate"),
+        ),
+        rows,
+    )
+
+
+def codelength_table(record: Record) -> Table:
+    """The bound by part on test and training images, beside DDPM's."""
+    test, train = record["theory"]["codelength"], record.get("train_codelength")
+    ddpm = DDPM_CODELENGTH
+    parts = (
+        ("L_T, prior", "prior", None),
+        ("L_1..T, hops of the finest grid", "diffusion", ddpm["diffusion"]),
+        ("L_0, pixels", "pixels", ddpm["pixels"]),
+        ("total, test", "total", ddpm["test"]),
+    )
+    rows = [(label, _estimate(test[key]), _number(known, 2)) for label, key, known in parts]
+    if train is not None:
+        gap = test["total"]["mean_bpd"] - train["total"]["mean_bpd"]
+        rows += [
+            ("total, train", _estimate(train["total"]), f"{ddpm['train']:.2f}"),
+            ("gap", f"{gap:+.3f}", f"{ddpm['test'] - ddpm['train']:+.2f}"),
+        ]
+    return Table(("codelength, bits/dim", "this model", "DDPM, L_simple"), rows)
+
+
+# A table's name → the sections of the record that it needs, and what writes it.
+TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[Record], Table]]] = {
+    "lossless": (("lossless",), lossless_table),
+    "cuts": (("table",), cuts_table),
+    "stops": (("stops",), stops_table),
+    "budgets": (("budgets",), budgets_table),
+    "facts": (("lossless",), facts_table),
+    "bd-rates": (("bd_rates",), bd_table),
+    "speed": (("speed",), speed_table),
+    "efforts": (("efforts",), efforts_table),
+    "progressive": (("theory",), progressive_table),
+    "codelength": (("theory",), codelength_table),
+}
+
+
+def table(name: str, record: Record) -> Table | None:
+    """A table; None where the run has not measured what it shows.
+
+    Raises:
+        DiffcodecError: there is no such table.
+    """
+    if name not in TABLES:
+        raise DiffcodecError(f"expected a table of {', '.join(TABLES)}, found {name!r}")
+    sections, write = TABLES[name]
+    if any(record.get(section) is None for section in sections):
+        return None
+    return write(record)
+
+
+def markdown(name: str, record: Record) -> str:
+    """A table's lines, or a word that the run has not measured it; no last line break."""
+    found = table(name, record)
+    return NOT_MEASURED if found is None else found.markdown()
+
+
+def terminal_table(record: Record) -> str:
+    """The cuts, the lossless size and the price as lines for a terminal, no last line break."""
+    theory, lossless = record.get("theory"), record["lossless"]
+    lines = [f"{'bits/dim':>8}  {'RMSE':>7}  {'95 % interval':>15}  {'theory':>7}"]
+    for row in record["table"]:
+        known = None if theory is None else _theory_rmse(theory, row["rate_bpd"])
+        shown = "" if known is None else f"{known:.2f}"
+        interval = _interval(row["rmse_low"], row["rmse_high"], 2)
+        lines.append(f"{row['rate_bpd']:8.2f}  {row['rmse']:7.2f}  {interval:>15}  {shown:>7}")
+    lines.append("")
+    size = f"{lossless['mean_bpd']:.3f}"
+    if (error := lossless["standard_error_bpd"]) is not None:
+        size += f" ± {error:.3f}"
+    lines.append(
+        f"lossless: {size} bits/dim, {lossless['exact_round_trips']} of {record['images']} "
+        "images exact"
+    )
+    if (price := record["price"]["paid_over_kl"]) is not None:
+        lines.append(f"price: {price:.3f} bits paid for each bit of KL")
+    return "\n".join(lines)
+
+
+def origin(record: Record) -> str:
+    """One line on where the record comes from."""
+    provenance, images = record["provenance"], record["images"]
+    state = " with uncommitted changes" if provenance["dirty"] else ""
+    commit = str(provenance["commit"])[:12]
+    return (
+        f"The first {images} CIFAR-10 test images; model {record['model']['digest'][:12]}, commit "
+        f"{commit}{state}, {provenance['date'][:10]}, {provenance['cpu']}, "
+        f"torch {provenance['packages']['torch']}: `{provenance['command']}`"
+    )
+
+
+def fill(text: str, record: Record) -> str:
+    """A document with every table in its place; ``origin`` is the line of that name.
+
+    Raises:
+        DiffcodecError: a place is for a table that does not exist.
+    """
+
+    def replace(place: re.Match[str]) -> str:
+        name = place[2]
+        content = origin(record) if name == "origin" else markdown(name, record)
+        return f"{place[1]}{content}\n{place[3]}"
+
+    return _PLACE.sub(replace, text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print tables or fill files; 0 on success, 1 on failure, 2 on misuse."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
+    parser.add_argument("files", type=Path, nargs="*", metavar="FILE")
+    parser.add_argument("--results", type=Path, default=results.RESULTS, metavar="DIR")
+    options = parser.parse_args(arguments)
+    try:
+        record, _ = results.load_folder(options.results)
+        for path in options.files:
+            path.write_text(fill(path.read_text(encoding="utf-8"), record), encoding="utf-8")
+    except (DiffcodecError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not options.files:
+        print(origin(record))
+        for name in TABLES:
+            print(f"\n{name}\n\n{markdown(name, record)}")
+    return 0
+
+
+def _quality(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (
+        f"{row['rmse']:.2f}",
+        _interval(row["rmse_low"], row["rmse_high"], 2),
+        _number(row["psnr_db"], 2),
+        _number(row["ssim"], 3),
+        _number(row["paid_over_kl"], 3),
+    )
+
+
+def _interval(low: float, high: float, digits: int) -> str:
+    return f"{low:.{digits}f} – {high:.{digits}f}"
+
+
+def _estimate(part: Mapping[str, Any]) -> str:
+    interval = _interval(part["low_bpd"], part["high_bpd"], 3)
+    return f"{part['mean_bpd']:.3f} ({interval})"
+
+
+def _number(value: float | None, digits: int) -> str:
+    return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _milliseconds(value: float) -> str:
+    """Three digits, and never an exponent."""
+    return f"{value:.0f}" if value >= 100.0 else f"{value:.3g}"
+
+
+def _theory_rmse(theory: Mapping[str, Any], rate_bpd: float) -> float | None:
+    """The theoretical RMSE at a rate, log-linear between steps; None beyond the curve's end."""
+    rates, errors = theory["rate_bpd"], theory["rmse"]
+    if rate_bpd > rates[-1]:
+        return None
+    return float(np.exp(np.interp(rate_bpd, rates, np.log(errors))))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
