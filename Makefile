@@ -31,8 +31,10 @@ report: $(READY)
 
 # The shipped model's whole recipe; interrupted, it goes on where it was.
 train-default: $(READY)
-	$(BIN)/diffcodec train --config default --out runs/default --resume --images 290000 \
-		--batch-size 32 --learning-rate 1.2e-3 --precision bfloat16 --seed 0
+	$(BIN)/diffcodec train --config default --out runs/bound --resume --images 290000 \
+		--objective vlb --optimizer adam --learning-rate 1.2e-3 --warmup 12800 --decay 0.3
+	$(BIN)/diffcodec train --config default --out runs/default --resume --images 142000 \
+		--init runs/bound/model --warmup 4800 --seed 11
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

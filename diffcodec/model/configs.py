@@ -9,8 +9,8 @@ from diffcodec.model.unet import UNetConfig
 MODEL_CONFIGS: Mapping[str, ModelConfig] = {
     config.name: config
     for config in (
-        # What the codec ships: 3.35 M parameters, VDM's bound between the noise levels that a codec
-        # pays for.
+        # What the codec ships: 3.36 M parameters, VDM's bound between the noise levels that a codec
+        # pays for, and a pixel model for the last stage.
         ModelConfig(
             name="default",
             parameterization=Parameterization.V,
@@ -23,6 +23,7 @@ MODEL_CONFIGS: Mapping[str, ModelConfig] = {
                 adaptive_norm=True,
                 fourier_exponents=(6, 7),
             ),
+            pixel_model=True,
         ),
         # DDPM's CIFAR-10 model (arXiv:2006.11239, appendix B).
         ModelConfig(

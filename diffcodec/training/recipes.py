@@ -12,7 +12,10 @@ from diffcodec.training.trainer import TrainingConfig
 _PAPERS_EMA_IMAGES = 128 * 6931.0
 
 RECIPES: Mapping[str, TrainingConfig] = {
-    "default": TrainingConfig(),
+    # What the experiments of docs/training.md ended at.
+    "default": TrainingConfig(
+        objective="vlb_pixels", optimizer="muon", learning_rate=1e-3, decay_fraction=0.36
+    ),
     "tiny": TrainingConfig(),
     # arXiv:2006.11239, appendix B.
     "ddpm": TrainingConfig(
