@@ -90,8 +90,16 @@ def _remember_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("_remember_estimates")
 @pytest.mark.parametrize(
     ("name", "stride"),
-    [("lossless", 1), ("lossy", 1), ("black", 1), ("noise", 1), ("gray", 5), ("tiled", 11)]
-    + [("grouped", 7), ("grouped gray", 5)],
+    [
+        ("lossless", 1),
+        ("lossy", 1),
+        ("black", 1),
+        ("noise", 1),
+        ("gray", 5),
+        ("tiled", 11),
+        ("grouped", 7),
+        ("grouped gray", 5),
+    ],
 )
 def test_every_prefix_is_an_image_and_longer_ones_are_better(
     name: str, stride: int, files: Files, decode: Decode
