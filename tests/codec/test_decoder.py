@@ -91,8 +91,14 @@ def _remember_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("name", "stride"),
     [
-        *(("lossless", 1), ("lossy", 1), ("black", 1), ("noise", 1)),
-        *(("gray", 5), ("tiled", 11), ("grouped", 7), ("grouped gray", 5)),
+        ("lossless", 1),
+        ("lossy", 1),
+        ("black", 1),
+        ("noise", 1),
+        ("gray", 5),
+        ("tiled", 11),
+        ("grouped", 7),
+        ("grouped gray", 5),
     ],
 )
 def test_every_prefix_is_an_image_and_longer_ones_are_better(

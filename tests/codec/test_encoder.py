@@ -233,11 +233,3 @@ def test_a_model_without_a_pixel_model_codes_pixels_in_one_group(
     encoded = encode_image(picture, model, EncoderSettings(FAST.plan, groups=16))
     assert Container.open(encoded.data, "a.dfc").last_stage().data[0] >> 4 == 0
     assert_exact(picture, encoded, decode)
-
-
-def test_groups_pay(picture: Pixels, pixel_model: CodecModel) -> None:
-    bits = [
-        encode_image(picture, pixel_model, EncoderSettings(FAST.plan, groups=g)).last_stage_bits
-        for g in (1, 8)
-    ]
-    assert bits[1] < bits[0]
