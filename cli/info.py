@@ -1,30 +1,44 @@
 """``diffcodec info``: what a file holds and where its bits went."""
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import files
+from cli import files, options
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from diffcodec.bitstream.container import Container
 
 
 @click.command("info")
 @click.argument("source", metavar="FILE")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def command(source: str, as_json: bool) -> None:
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Decode a whole file and tell where every bit went: by hop, KL beside bits paid.",
+)
+@click.option("--model", metavar="M", help="With -v: the model that the file was encoded with.")
+@options.max_pixels
+def command(source: str, as_json: bool, verbose: bool, model: str | None, max_pixels: int) -> None:
     """Show a file's header, its segments and its bits by part.
 
-    Needs no model and no memory for pixels, so any size is shown. A truncated or damaged file is
-    shown as far as it goes.
+    Without -v it needs no model and no memory for pixels, so any size is shown. A truncated or
+    damaged file is shown as far as it goes.
     """
     from diffcodec.bitstream.container import Container
 
     name = files.display_name(source)
-    container = Container.open(files.read_bytes(source), name, pixel_limit=None)
+    limit = max_pixels if verbose else None
+    container = Container.open(files.read_bytes(source), name, pixel_limit=limit)
     report = _report(container)
+    if verbose:
+        report["account"] = _account(container, name, model)
     if as_json:
         print(json.dumps({"file": name, **report}, indent=1))
     else:
@@ -71,6 +85,23 @@ def _report(container: "Container") -> dict[str, Any]:
     }
 
 
+def _account(container: "Container", name: str, model: str | None) -> dict[str, Any]:
+    from diffcodec.bitstream.header import LastStage
+    from diffcodec.errors import BitstreamError
+    from diffcodec.model.catalog import find_model, find_model_by_id
+
+    header = container.header
+    whole = len(container.content) == container.total_bytes
+    if header.last_stage is LastStage.STORED or not whole:
+        raise BitstreamError(f"{name}: -v expects a whole file with hops, found another")
+    folder = find_model(model) if model else find_model_by_id(header.model_id, name)
+
+    from diffcodec.codec.account import account_for
+    from diffcodec.codec.model import load_codec_model
+
+    return dataclasses.asdict(account_for(container, load_codec_model(folder)))
+
+
 def _check(check_ok: bool | None) -> str:
     return {True: "ok", False: "damaged", None: "cut short"}[check_ok]
 
@@ -108,5 +139,47 @@ def _print(name: str, report: dict[str, Any]) -> None:
             str(8 * segment["bytes_found"]),
             f"{segment['bits_per_dimension']:.4f}",
             segment["check"],
+        )
+    console.print(table)
+    if "account" in report:
+        _print_account(console, report["account"])
+
+
+def _print_account(console: "Console", account: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    hops = account["hops"]
+    sums = {
+        key: sum(hop[key] for hop in hops) for key in ("correction_bits", "code_bits", "kl_bits")
+    }
+    parts = (
+        ("header", account["header_bits"], None),
+        ("hops: corrections", sums["correction_bits"], None),
+        ("hops: channel code", sums["code_bits"], sums["kl_bits"]),
+        ("hops: padding", account["padding_bits"], None),
+        ("last stage", account["last_stage_bits"], account["last_stage_ideal_bits"] or None),
+        ("checks", account["check_bits"], None),
+    )
+    total = sum(bits for _, bits, _ in parts)
+    table = Table()
+    table.add_column("part")
+    for heading in ("bits", "share", "ideal", "bits/ideal"):
+        table.add_column(heading, justify="right")
+    for name, bits, ideal in parts:
+        told = ("", "") if ideal is None else (f"{ideal:.1f}", f"{bits / ideal:.4f}")
+        table.add_row(name, str(bits), f"{bits / total:.2%}", *told)
+    console.print(table)
+    whose = "the image's own" if account["exact"] else "reckoned from what the file tells"
+    table = Table(caption=f"KL: {whose}")
+    for heading in ("t", "s", "packets", "KL", "correction", "code", "bits/KL"):
+        table.add_column(heading, justify="right")
+    for hop in hops:
+        bits = hop["correction_bits"] + hop["code_bits"]
+        table.add_row(
+            *(str(hop[key]) for key in ("t", "s", "packets")),
+            f"{hop['kl_bits']:.1f}",
+            str(hop["correction_bits"]),
+            str(hop["code_bits"]),
+            f"{bits / hop['kl_bits']:.3f}",
         )
     console.print(table)

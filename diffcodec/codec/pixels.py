@@ -63,23 +63,19 @@ class PixelStage:
         Args:
             groups: G, at most ``model.most_groups``.
         """
-        truth = signal_to_levels(self.layout.split(pixels))
-        told: list[tuple[NDArray[np.uint8], LevelRun]] = []
-
-        def tell(run: LevelRun, channel: int, place: Place) -> NDArray[np.uint8]:
-            levels = truth[:, channel][place]
-            told.append((levels, run))
-            return levels
-
-        self._walk(groups, tell)
-        levels = np.concatenate([levels for levels, _ in told])
-        means = np.concatenate([run.mean_grid for _, run in told])
-        scales = np.concatenate([run.scale_index for _, run in told])
+        told = self._runs(pixels, groups)
+        levels, means, scales = _joined(told)
         offset = best_scale_offset(levels, means, scales)
         runs = [(levels, run.with_offset(offset)) for levels, run in told]
         told_first = bytes([(groups - 1) << 4 | offset - MIN_SCALE_OFFSET])
         payload = told_first + encode_levels(runs)
         return payload, ideal_bits(levels, means, shifted(scales, offset))
+
+    def ideal_bits(self, payload: bytes, pixels: NDArray[np.uint8]) -> float:
+        """Σ −log2 p of ``pixels``, which ``payload`` tells, under the tables that it uses."""
+        groups, offset = _settings(payload)
+        levels, means, scales = _joined(self._runs(pixels, groups))
+        return ideal_bits(levels, means, shifted(scales, offset))
 
     def decode(self, payload: bytes, name: str) -> NDArray[np.uint8]:
         """The pixels, uint8 [H, W, C].
@@ -90,7 +86,7 @@ class PixelStage:
         """
         if not payload:
             raise BitstreamError(f"{name}: expected coded pixels, found an empty last stage")
-        groups, offset = (payload[0] >> 4) + 1, (payload[0] & 0xF) + MIN_SCALE_OFFSET
+        groups, offset = _settings(payload)
         if groups > self.model.most_groups:
             raise BitstreamError(
                 f"{name}: expected at most {self.model.most_groups} groups of pixels with this "
@@ -107,6 +103,21 @@ class PixelStage:
                 f"{name}: numeric mismatch at segment {LAST_STAGE_SEGMENT}, the last stage: {error}"
             ) from error
         return signal_to_levels(self.layout.join(levels_to_signal(tiles)))
+
+    def _runs(
+        self, pixels: NDArray[np.uint8], groups: int
+    ) -> list[tuple[NDArray[np.uint8], LevelRun]]:
+        """The levels of ``pixels`` in the file's order, and their means and scales."""
+        truth = signal_to_levels(self.layout.split(pixels))
+        told: list[tuple[NDArray[np.uint8], LevelRun]] = []
+
+        def tell(run: LevelRun, channel: int, place: Place) -> NDArray[np.uint8]:
+            levels = truth[:, channel][place]
+            told.append((levels, run))
+            return levels
+
+        self._walk(groups, tell)
+        return told
 
     def _walk(
         self, groups: int, code: Callable[[LevelRun, int, Place], NDArray[np.uint8]]
@@ -160,6 +171,22 @@ class PixelStage:
             levels = code(_run(mean, estimate.variance[:, channel][place]), channel, place)
             tiles[:, channel][place] = levels
             residuals.append(levels - own)
+
+
+def _settings(payload: bytes) -> tuple[int, int]:
+    """Groups and scale offset, as the payload's first byte tells them."""
+    return (payload[0] >> 4) + 1, (payload[0] & 0xF) + MIN_SCALE_OFFSET
+
+
+def _joined(
+    told: list[tuple[NDArray[np.uint8], LevelRun]],
+) -> tuple[NDArray[np.uint8], NDArray[np.integer], NDArray[np.integer]]:
+    """Levels, means and scale indices of all runs, [N] each."""
+    return (
+        np.concatenate([levels for levels, _ in told]),
+        np.concatenate([run.mean_grid for _, run in told]),
+        np.concatenate([run.scale_index for _, run in told]),
+    )
 
 
 def _mixing_index(channel: int, earlier: int) -> int:
