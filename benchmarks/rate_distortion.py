@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import LastStage
 from diffcodec.codec.decoder import decode_frames
-from diffcodec.codec.effort import plan_for_effort
+from diffcodec.codec.effort import effort_level
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.codec.plan import SMALLEST_ERROR
@@ -162,9 +162,9 @@ class ThreadCheck:
 
 def measure_image(index: int, pixels: Pixels, model: CodecModel, work: Work) -> ImageMeasurement:
     """Encode one image, decode it and every cut of it; uint8 [H, W, C]."""
-    plan = plan_for_effort(work.effort)
+    settings = EncoderSettings.for_effort(effort_level(work.effort))
     start = time.perf_counter()
-    encoded = encode_image(pixels, model, EncoderSettings(plan=plan))
+    encoded = encode_image(pixels, model, settings)
     encode_seconds = time.perf_counter() - start
     start = time.perf_counter()
     exact = _is_exact(encoded.data, model, pixels)
@@ -358,7 +358,8 @@ def default_jobs() -> int:
 
 
 def _encode_item(index: int, pixels: Pixels, model: CodecModel, work: Work) -> bytes:
-    return encode_image(pixels, model, EncoderSettings(plan=plan_for_effort(work.effort))).data
+    settings = EncoderSettings.for_effort(effort_level(work.effort))
+    return encode_image(pixels, model, settings).data
 
 
 def _decodes_item(index: int, item: tuple[bytes, Pixels], model: CodecModel, work: Work) -> bool:
@@ -403,7 +404,7 @@ def _stored_prefixes(container: Container, model: CodecModel, pixels: Pixels) ->
 
 
 def _budget_file(pixels: Pixels, model: CodecModel, work: Work, bpd: float) -> Budget:
-    settings = EncoderSettings(plan=plan_for_effort(work.effort), bpd=bpd)
+    settings = EncoderSettings.for_effort(effort_level(work.effort), bpd=bpd)
     encoded = encode_image(pixels, model, settings)
     return Budget(bpd, encoded.bpd, _mse(_decode(encoded.data, model), pixels))
 

@@ -27,6 +27,8 @@ class Sampling(TrellisCode):
         noise: SharedNoise,
         state: CodeState,
         writer: BitWriter,
+        *,
+        runs_on: bool = True,
     ) -> tuple[NDArray[np.float32], CodeState]:
         self.deltas.append(delta)
         random = np.random.default_rng(state.sections)
