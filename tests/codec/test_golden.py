@@ -65,7 +65,7 @@ class Golden:
     stop_at_step: int | None = None
 
     def path(self, ending: str) -> Path:
-        """``name`` and an ending: ``.dfc``, ``.png`` its image, ``.gaussians.npy`` (`gaussians`)."""
+        """``name`` and an ending: ``.dfc``, ``.png`` its image, ``.gaussians.npy`` (below)."""
         return FOLDER / f"{self.name}{ending}"
 
     @property

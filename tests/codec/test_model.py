@@ -27,13 +27,6 @@ def assert_equal(found: PixelEstimate, expected: PixelEstimate, tiles: slice = s
     np.testing.assert_array_equal(found.mixing[tiles], expected.mixing)
 
 
-@pytest.fixture(params=["model", "pixel_model"])
-def chosen(request: pytest.FixtureRequest) -> CodecModel:
-    """Either tiny model."""
-    found: CodecModel = request.getfixturevalue(request.param)
-    return found
-
-
 def test_an_estimate_does_not_depend_on_threads_layout_or_flushing(chosen: CodecModel) -> None:
     z = RANDOM.standard_normal((3, 3, 16, 16))
     first = chosen.estimate(z, 500)

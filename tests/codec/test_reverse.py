@@ -51,13 +51,6 @@ def _sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(CHANNEL_CODES, SAMPLING, Sampling(SAMPLING, 12, 4, 7.5, 3.6))
 
 
-@pytest.fixture(params=["model", "pixel_model"])
-def chosen(request: pytest.FixtureRequest) -> CodecModel:
-    """Either tiny model."""
-    found: CodecModel = request.getfixturevalue(request.param)
-    return found
-
-
 @pytest.fixture(scope="module")
 def layout() -> TileLayout:
     return TileLayout(SIDE, SIDE, 3, side=16)
