@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -78,7 +79,9 @@ def test_every_effort_and_effort_pays(picture: Pixels, model: CodecModel, decode
     for encoded in files:
         assert_exact(picture, encoded, decode)
     evaluations = [encoded.evaluations for encoded in files]
-    assert evaluations == sorted(evaluations)
+    # Levels that differ in their channel code alone take about as many.
+    assert all(later > 0.9 * earlier for earlier, later in pairwise(evaluations))
+    assert evaluations[-1] > 3 * evaluations[0]
     assert len(files[-1].data) < len(files[0].data)
 
 
