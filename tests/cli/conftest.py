@@ -25,12 +25,12 @@ def file_bytes(
     pixels: Pixels, tiny_folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> bytes:
     """The lossless file of `pixels`."""
-    from diffcodec.codec.effort import plan_for_effort
+    from diffcodec.codec.effort import effort_level
     from diffcodec.codec.encoder import EncoderSettings, encode_image
     from diffcodec.codec.model import load_codec_model
 
     model = load_codec_model(tiny_folder)
-    return encode_image(pixels, model, EncoderSettings(plan_for_effort(1))).data
+    return encode_image(pixels, model, EncoderSettings.for_effort(effort_level(1))).data
 
 
 @pytest.fixture

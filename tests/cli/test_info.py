@@ -68,7 +68,7 @@ def test_standard_input(
     assert capsys.readouterr().out.startswith("standard input: 16×16")
 
 
-@pytest.mark.parametrize(("content", "exit_code"), [(None, 1), (b"\x89PNG", 3), (b"\xdf\xc1", 3)])
+@pytest.mark.parametrize(("content", "exit_code"), [(None, 1), (b"\x89PNG", 3), (b"\xdf\xc2", 3)])
 def test_what_is_no_file_of_ours_is_one_line(
     content: bytes | None, exit_code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,13 @@ def pixel_model(tiny_pixel_folder: Path) -> CodecModel:
     return load_codec_model(tiny_pixel_folder)
 
 
+@pytest.fixture(params=["model", "pixel_model"])
+def chosen(request: pytest.FixtureRequest) -> CodecModel:
+    """Either tiny model."""
+    found: CodecModel = request.getfixturevalue(request.param)
+    return found
+
+
 @pytest.fixture(scope="session")
 def picture(smooth_image: Callable[..., Pixels]) -> Pixels:
     """One tile in colour, uint8 [16, 16, 3]."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from diffcodec.bitstream.container import LAST_STAGE_SEGMENT, Container
 from diffcodec.codec.decoder import Frame, decode_frames
 from diffcodec.codec.encoder import Encoded
-from diffcodec.codec.model import LARGEST_BATCH, CodecModel
+from diffcodec.codec.model import LARGEST_BATCH, CodecModel, PixelEstimate
 from diffcodec.errors import NumericMismatchError
 from diffcodec.image import png_bytes
 from diffcodec.model.checkpoint import Checkpoint, load_checkpoint
@@ -54,7 +54,8 @@ for name in names:
     for model in models():
         if end == "encode":
             pixels = read_image(data, name)
-            found = encode_image(pixels, model, EncoderSettings(PlanConfig(63, 4, 1))).data
+            settings = EncoderSettings(PlanConfig(63, 4, 0), groups=4)
+            found = encode_image(pixels, model, settings).data
         else:
             *_, frame = decode_frames(Container.open(data, name), model, every=False)
             assert frame.exact
@@ -112,44 +113,72 @@ def test_fresh_processes_make_and_read_the_same_bytes(
         assert fresh_process("decode", threads, tiny_folder, *files) == expected
 
 
+def test_fresh_processes_agree_on_pixels_in_groups(
+    tmp_path: Path, tiny_pixel_folder: Path, picture: Pixels, grouped: Encoded
+) -> None:
+    image, file = tmp_path / "grouped.png", tmp_path / "grouped.dfc"
+    image.write_bytes(png_bytes(picture))
+    file.write_bytes(grouped.data)
+    for end, threads, path, made in (
+        ("encode", 2, image, grouped.data),
+        ("decode", 3, file, picture.tobytes()),
+    ):
+        expected = [(str(path), hashlib.sha256(made).hexdigest())] * 4
+        assert fresh_process(end, threads, tiny_pixel_folder, path) == expected
+
+
+def assert_same(found: PixelEstimate, expected: PixelEstimate) -> None:
+    for field in ("mean", "variance", "mixing"):
+        np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
+
+
+def tile(estimate: PixelEstimate, place: int) -> PixelEstimate:
+    """What an estimate says of one tile."""
+    return PixelEstimate(estimate.mean[place], estimate.variance[place], estimate.mixing[place])
+
+
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0, SMALLEST_NORMAL / 4.0])
-def test_a_tile_s_estimate_ignores_its_neighbours(scale: float, model: CodecModel) -> None:
+def test_a_tile_s_estimate_ignores_its_neighbours(scale: float, chosen: CodecModel) -> None:
     """What shares a batch of the same shape has no say, however large or denormal it is."""
     random = np.random.default_rng(0)
     z = random.standard_normal((LARGEST_BATCH, 3, 16, 16))
-    alone = model.estimate(z, 400)
+    known = random.random((LARGEST_BATCH, 16, 16)) < 0.5
+    alone = tile(chosen.estimate(z, 400, known), 0)
     for place in range(LARGEST_BATCH):
         other = scale * random.standard_normal(z.shape)
-        other[place] = z[0]
-        np.testing.assert_array_equal(model.estimate(other, 400)[place], alone[0])
+        mask = random.random(known.shape) < 0.5
+        other[place], mask[place] = z[0], known[0]
+        assert_same(tile(chosen.estimate(other, 400, mask), place), alone)
 
 
-def test_the_layout_of_the_weights_has_no_say(tiny_folder: Path, model: CodecModel) -> None:
-    checkpoint = load_checkpoint(tiny_folder)
+def test_the_layout_of_the_weights_has_no_say(
+    tiny_pixel_folder: Path, pixel_model: CodecModel
+) -> None:
+    checkpoint = load_checkpoint(tiny_pixel_folder)
     checkpoint.denoiser.to(memory_format=torch.contiguous_format)
     z = np.random.default_rng(1).standard_normal((2, 3, 16, 16))
-    np.testing.assert_array_equal(CodecModel(checkpoint).estimate(z, 300), model.estimate(z, 300))
+    assert_same(CodecModel(checkpoint).estimate(z, 300), pixel_model.estimate(z, 300))
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
-def test_the_program_s_precision_has_no_say_and_is_kept(precision: str, model: CodecModel) -> None:
+def test_the_program_s_precision_has_no_say_and_is_kept(precision: str, chosen: CodecModel) -> None:
     z = np.random.default_rng(2).standard_normal((4, 3, 16, 16))
-    expected = model.estimate(z, 200)
+    expected = chosen.estimate(z, 200)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        np.testing.assert_array_equal(model.estimate(z, 200), expected)
+        assert_same(chosen.estimate(z, 200), expected)
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
 
 
-def test_the_program_s_default_type_has_no_say(model: CodecModel) -> None:
+def test_the_program_s_default_type_has_no_say(chosen: CodecModel) -> None:
     z = np.random.default_rng(3).standard_normal((1, 3, 16, 16))
-    expected = model.estimate(z, 200)
+    expected = chosen.estimate(z, 200)
     torch.set_default_dtype(torch.float64)
     try:
-        np.testing.assert_array_equal(model.estimate(z, 200), expected)
+        assert_same(chosen.estimate(z, 200), expected)
     finally:
         torch.set_default_dtype(torch.float32)
 

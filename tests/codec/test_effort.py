@@ -9,7 +9,7 @@ import pytest
 from benchmarks import measure
 from cli import encode, rd_curve
 from diffcodec.codec import effort
-from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, plan_for_effort
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_level
 from diffcodec.codec.encoder import EncoderSettings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 def test_everyone_s_default_is_the_one() -> None:
     assert tuple(range(1, 10)) == EFFORTS
     assert DEFAULT_EFFORT in EFFORTS
-    assert EncoderSettings().plan == plan_for_effort(DEFAULT_EFFORT)
+    assert EncoderSettings() == EncoderSettings.for_effort(effort_level(DEFAULT_EFFORT))
     for command in (encode.command, rd_curve.command):
         (option,) = (each for each in command.params if each.name == "effort")
         assert option.default == DEFAULT_EFFORT
@@ -41,7 +41,7 @@ def test_no_other_module_writes_a_default_effort(package: str) -> None:
 
 def test_levels_are_known_without_torch() -> None:
     script = (
-        "import sys; import diffcodec.codec.effort as e; e.plan_for_effort(e.DEFAULT_EFFORT); "
+        "import sys; import diffcodec.codec.effort as e; e.effort_level(e.DEFAULT_EFFORT); "
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, check=True)

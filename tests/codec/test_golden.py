@@ -1,8 +1,9 @@
-"""Files of tests/golden decode for ever: see its README.md."""
+"""Files of tests/golden decode for ever, or are refused by version: see its README.md."""
 
 import dataclasses
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader
 from diffcodec.bitstream.container import Container
-from diffcodec.codec.decoder import decode_frames
+from diffcodec.bitstream.header import VERSION, LastStage
+from diffcodec.codec.decoder import Frame, decode_frames
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.codec.pixels import PixelStage
@@ -21,7 +23,10 @@ from diffcodec.codec.plan import PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.coding.ans import LevelDecoder, LevelRun
-from diffcodec.errors import NumericMismatchError, UnsupportedVersionError
+from diffcodec.coding.channel import CHANNEL_CODES
+from diffcodec.coding.tables import MIN_SCALE_OFFSET
+from diffcodec.diffusion.process import signal_to_levels
+from diffcodec.errors import CheckpointError, NumericMismatchError, UnsupportedVersionError
 from diffcodec.image import png_bytes, read_image
 from diffcodec.model.checkpoint import save_checkpoint
 from diffcodec.model.configs import MODEL_CONFIGS
@@ -31,24 +36,82 @@ from diffcodec.training.trainer import Trainer, TrainingConfig
 
 Pixels = NDArray[np.uint8]
 FOLDER = Path(__file__).parents[1] / "golden"
+OLDER = FOLDER / "older"
 DIGESTS = "SHA256SUMS"
-PINNED = (
-    "model/config.json",
-    "model/model.safetensors",
-    "pixel-model/config.json",
-    "pixel-model/model.safetensors",
-    "image.png",
-    "lossless.dfc",
-    "lossless.npy",
-    "grouped.dfc",
-    "grouped.npy",
-    "lossy.dfc",
-    "lossy.png",
-    "version-1.dfc",
-)
 SIDE = 16
-LOSSLESS = {"lossless": "model", "grouped": "pixel-model"}
-"""The lossless files and their models' folders."""
+MODELS = ("model", "pixel-model")
+"""Folders of the models; the second has a pixel model."""
+
+
+@dataclass(frozen=True)
+class Golden:
+    """One file: what it shows, how it was made, and which images lie beside it.
+
+    Attributes:
+        shape: of its image, [H, W, C].
+        plan: None for stored pixels.
+        model: the folder of the model that it was made with.
+        groups: of pixels in a lossless file's last stage.
+        bpd: the budget of a lossy file; None for a lossless one.
+        stop_at_step: a step at which its decoding is pinned too.
+    """
+
+    name: str
+    shape: tuple[int, int, int]
+    plan: PlanConfig | None
+    model: str = "model"
+    groups: int = 1
+    bpd: float | None = None
+    stop_at_step: int | None = None
+
+    def path(self, ending: str) -> Path:
+        """``name`` and an ending: ``.dfc``, ``.png`` its image, ``.gaussians.npy`` (below)."""
+        return FOLDER / f"{self.name}{ending}"
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Those of all its files."""
+        gaussians = (".gaussians.npy",) if self.coded and self.bpd is None else ()
+        stop = (f".{self.stop_at_step}.png",) if self.stop_at_step is not None else ()
+        return ".dfc", *gaussians, ".png", *stop
+
+    @property
+    def coded(self) -> bool:
+        """Whether it has hops."""
+        return self.plan is not None
+
+    def open(self) -> Container:
+        """The file."""
+        path = self.path(".dfc")
+        return Container.open(path.read_bytes(), path.name)
+
+    def image(self, ending: str = ".png") -> Pixels:
+        """An image beside it."""
+        path = self.path(ending)
+        return read_image(path.read_bytes(), path.name)
+
+
+GOLDEN = (
+    Golden("lossless", (SIDE, SIDE, 3), PlanConfig(25, 4, 0), stop_at_step=300),
+    Golden("lossless-tiles", (SIDE + 5, 2 * SIDE + 7, 3), PlanConfig(63, 1, 1)),
+    Golden("lossless-gray", (SIDE, SIDE, 1), PlanConfig(40, 2, 2)),
+    Golden("grouped", (SIDE, SIDE, 3), PlanConfig(25, 8, 2), "pixel-model", groups=4),
+    Golden("grouped-tiles", (SIDE - 3, SIDE + 7, 3), PlanConfig(40, 4, 0), "pixel-model", 4),
+    Golden("grouped-gray", (SIDE, SIDE, 1), PlanConfig(40, 8, 3), "pixel-model", groups=16),
+    Golden("lossy", (SIDE, SIDE, 3), PlanConfig(40, 2, 1), "pixel-model", bpd=1.0),
+    Golden("lossy-code-0", (SIDE, SIDE, 3), PlanConfig(20, 4, 0), bpd=2.0),
+    Golden("lossy-gray-tiles", (SIDE, 2 * SIDE, 1), PlanConfig(30, 8, 3), "pixel-model", bpd=1.5),
+    Golden("stored", (5, 7, 3), None),
+    Golden("stored-gray", (SIDE, SIDE, 1), None),
+)
+LOSSLESS = [golden for golden in GOLDEN if golden.coded and golden.bpd is None]
+LOSSY = [golden for golden in GOLDEN if golden.bpd is not None]
+STORED = [golden for golden in GOLDEN if not golden.coded]
+STOPPED = [golden for golden in GOLDEN if golden.stop_at_step is not None]
+PINNED = (
+    *(f"{folder}/{file}" for folder in MODELS for file in ("config.json", "model.safetensors")),
+    *(golden.path(ending).name for golden in GOLDEN for ending in golden.endings),
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -60,7 +123,7 @@ def _regenerated(request: pytest.FixtureRequest, smooth_image: Callable[..., Pix
 @pytest.fixture(scope="module")
 def golden_models(_regenerated: None) -> dict[str, CodecModel]:
     """The models of tests/golden by the names of their folders."""
-    return {name: load_codec_model(FOLDER / name) for name in ("model", "pixel-model")}
+    return {folder: load_codec_model(FOLDER / folder) for folder in MODELS}
 
 
 def test_golden_files_are_unchanged() -> None:
@@ -71,57 +134,97 @@ def test_golden_files_are_unchanged() -> None:
         assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == digest, name
 
 
-def test_files_of_version_1_are_refused() -> None:
-    data = (FOLDER / "version-1.dfc").read_bytes()
-    with pytest.raises(UnsupportedVersionError, match=r"version-1\.dfc: .*found 1$"):
-        Container.open(data, "version-1.dfc")
+def test_every_feature_of_the_header_has_a_file(golden_models: dict[str, CodecModel]) -> None:
+    headers = [golden.open().header for golden in GOLDEN]
+    coded = [header for header in headers if header.last_stage is not LastStage.STORED]
+    layouts = [TileLayout(header.height, header.width, header.channels, SIDE) for header in coded]
+    ids = {model.model_id for model in golden_models.values()}
+    assert {header.last_stage for header in headers} == set(LastStage)
+    assert {(header.last_stage, header.channels) for header in headers} == {
+        (stage, channels) for stage in LastStage for channels in (1, 3)
+    }
+    assert {header.height == header.width for header in coded} == {True, False}
+    assert {header.channel_code for header in coded} == set(CHANNEL_CODES)
+    assert {header.parts for header in coded} == {1, 2, 4, 8}
+    assert {(header.last_stage, header.model_id) for header in coded} == {
+        (stage, model_id) for stage in (LastStage.NONE, LastStage.GAUSSIAN) for model_id in ids
+    }
+    assert {min(layout.count, 5) for layout in layouts} >= {1, 2, 5}, "tiles and batches"
+    groups = [pixel_groups(golden.open().last_stage().data)[0] for golden in LOSSLESS]
+    assert groups == [golden.groups for golden in LOSSLESS]
+    assert set(groups) == {1, 4, 16}
+    assert any(golden.stop_at_step is not None for golden in GOLDEN)
 
 
-def test_hops_decode_within_a_level(golden_models: dict[str, CodecModel]) -> None:
-    """What the hops owe on any machine: nearly the same image."""
-    expected = read_image((FOLDER / "lossy.png").read_bytes(), "lossy.png")
-    container = Container.open((FOLDER / "lossy.dfc").read_bytes(), "lossy.dfc")
-    (frame,) = decode_frames(container, golden_models["pixel-model"], every=False)
-    assert not frame.truncated
+def pixel_groups(payload: bytes) -> tuple[int, int]:
+    """Groups and scale offset of a last stage's payload."""
+    return (payload[0] >> 4) + 1, (payload[0] & 0xF) + MIN_SCALE_OFFSET
+
+
+def within_a_level(frame: Frame, expected: Pixels) -> None:
     np.testing.assert_allclose(frame.pixels.astype(int), expected.astype(int), atol=1)
 
 
-@pytest.mark.parametrize("name", LOSSLESS)
-def test_the_last_stage_decodes_exactly_from_the_pinned_means_and_scales(name: str) -> None:
+@pytest.mark.parametrize("golden", LOSSY, ids=lambda golden: golden.name)
+def test_hops_decode_within_a_level(golden: Golden, golden_models: dict[str, CodecModel]) -> None:
+    """What the hops owe on any machine: nearly the same image."""
+    (frame,) = decode_frames(golden.open(), golden_models[golden.model], every=False)
+    assert not frame.truncated
+    within_a_level(frame, golden.image())
+
+
+@pytest.mark.parametrize("golden", STOPPED, ids=lambda golden: golden.name)
+def test_a_stop_decodes_within_a_level(
+    golden: Golden, golden_models: dict[str, CodecModel]
+) -> None:
+    stop = golden.stop_at_step
+    assert stop is not None
+    model = golden_models[golden.model]
+    (frame,) = decode_frames(golden.open(), model, stop_at_step=stop, every=False)
+    assert frame.step >= stop
+    within_a_level(frame, golden.image(f".{stop}.png"))
+
+
+@pytest.mark.parametrize("golden", STORED, ids=lambda golden: golden.name)
+def test_stored_pixels_decode_exactly(golden: Golden) -> None:
+    (frame,) = decode_frames(golden.open(), None)
+    assert frame.exact
+    np.testing.assert_array_equal(frame.pixels, golden.image())
+
+
+@pytest.mark.parametrize("golden", LOSSLESS, ids=lambda golden: golden.name)
+def test_the_last_stage_decodes_exactly_from_the_pinned_gaussians(golden: Golden) -> None:
     """What the last stage owes on any machine: no network has a say here."""
-    image = read_image((FOLDER / "image.png").read_bytes(), "image.png")
-    container = Container.open((FOLDER / f"{name}.dfc").read_bytes(), f"{name}.dfc")
-    payload = container.last_stage().data
-    groups, offset = (payload[0] >> 4) + 1, (payload[0] & 0xF) - 8
-    means, scales = np.load(FOLDER / f"{name}.npy")
+    payload = golden.open().last_stage().data
+    groups, offset = pixel_groups(payload)
+    means, scales = np.load(golden.path(".gaussians.npy"))
     decoder = LevelDecoder(payload[1:])
     levels = decoder.pop(LevelRun(means, scales).with_offset(offset))
     decoder.finish()
-    ranks = pixel_ranks(SIDE)
+    layout = TileLayout(*golden.shape, SIDE)
+    tiles, ranks = signal_to_levels(layout.split(golden.image())), pixel_ranks(SIDE)
     expected = [
-        image[(first <= ranks) & (ranks < end)][:, channel]
+        tiles[:, channel][layout.inside() & (first <= ranks) & (ranks < end)]
         for first, end in pairwise(group_starts(groups))
-        for channel in range(3)
+        for channel in range(layout.channels)
     ]
     np.testing.assert_array_equal(levels, np.concatenate(expected))
 
 
-@pytest.mark.parametrize("name", LOSSLESS)
-def test_the_lossless_file_decodes_exactly_or_says_why_not(
-    name: str, golden_models: dict[str, CodecModel]
+@pytest.mark.parametrize("golden", LOSSLESS, ids=lambda golden: golden.name)
+def test_a_lossless_file_decodes_exactly_or_says_why_not(
+    golden: Golden, golden_models: dict[str, CodecModel]
 ) -> None:
-    """Exact wherever this machine's means and scales are the pinned ones, else next to them."""
-    model = golden_models[LOSSLESS[name]]
-    image = read_image((FOLDER / "image.png").read_bytes(), "image.png")
-    container = Container.open((FOLDER / f"{name}.dfc").read_bytes(), f"{name}.dfc")
-    pinned = np.load(FOLDER / f"{name}.npy").astype(int)
-    found = last_runs(container, model, image).astype(int)
+    """Exact wherever this machine's Gaussians are the pinned ones, else they are next to them."""
+    container, model = golden.open(), golden_models[golden.model]
+    pinned = np.load(golden.path(".gaussians.npy")).astype(int)
+    found = gaussians(container, model, golden.image()).astype(int)
     np.testing.assert_allclose(found, pinned, atol=1)
     frames = decode_frames(container, model, every=False)
     if (found == pinned).all():
         (frame,) = frames
         assert frame.exact
-        np.testing.assert_array_equal(frame.pixels, image)
+        np.testing.assert_array_equal(frame.pixels, golden.image())
         return
     assert not next(frames).exact
     with pytest.raises(NumericMismatchError):
@@ -134,8 +237,23 @@ def test_the_lossless_file_decodes_exactly_or_says_why_not(
     )
 
 
-def last_runs(container: Container, model: CodecModel, image: Pixels) -> NDArray[np.int16]:
-    """Means and scale indices of all levels in the file's order, on this machine: int16 [2, N]."""
+def test_files_of_older_versions_are_refused_by_version() -> None:
+    """``lossless.dfc`` with other version numbers, and whatever older releases have left."""
+    data = GOLDEN[0].path(".dfc").read_bytes()
+    versions = [n for n in range(16) if n != VERSION]
+    files = {f"version-{n}": bytes([data[0], data[1] & 0xF0 | n]) + data[2:] for n in versions}
+    files |= {path.name: path.read_bytes() for path in OLDER.glob("*.dfc")}
+    for name, content in files.items():
+        with pytest.raises(UnsupportedVersionError, match=f"^{name}: expected format version"):
+            Container.open(content, name)
+
+
+def gaussians(container: Container, model: CodecModel, image: Pixels) -> NDArray[np.int16]:
+    """Mean and scale of every level in the file's order as this machine has them: int16 [2, N].
+
+    In sixteenths of a level and as scale indices without the file's offset. The hops are decoded
+    once more, and the network is shown ``image`` as the groups go on.
+    """
     header = container.header
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
@@ -145,25 +263,79 @@ def last_runs(container: Container, model: CodecModel, image: Pixels) -> NDArray
         process.hear(process.plan.packet(reader.read_unary() if process.plan.at_hop else 0), reader)
     stage = PixelStage(model, layout, process.z, process.plan.t, process.estimate())
     runs: list[LevelRun] = []
+
+    def kept(coded: list[tuple[Pixels, LevelRun]]) -> bytes:
+        runs.extend(run for _, run in coded)
+        return b""
+
     with pytest.MonkeyPatch.context() as patch:
-
-        def kept(coded: list[tuple[Pixels, LevelRun]]) -> bytes:
-            runs.extend(run for _, run in coded)
-            return b""
-
         patch.setattr("diffcodec.codec.pixels.encode_levels", kept)
-        # Scales as the model says them: without an offset.
         patch.setattr("diffcodec.codec.pixels.best_scale_offset", lambda *arguments: 0)
-        stage.encode(image, (container.last_stage().data[0] >> 4) + 1)
+        stage.encode(image, pixel_groups(container.last_stage().data)[0])
     means = np.concatenate([run.mean_grid for run in runs])
     scales = np.concatenate([run.scale_index for run in runs])
     return np.stack([means, scales]).astype(np.int16)
 
 
-def train(folder: str, images: Pixels, pixel_model: bool) -> CodecModel:
-    tiny = MODEL_CONFIGS["tiny"]
+def regenerate(smooth_image: Callable[..., Pixels]) -> None:
+    """Write every file anew; a model too where it no longer loads. Seconds."""
+    keep_files_of_older_versions()
+    for golden in GOLDEN:
+        write(golden, model_of(golden.model, smooth_image), smooth_image(*golden.shape, seed=0))
+    sums = [
+        f"{hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()}  {name}\n" for name in PINNED
+    ]
+    (FOLDER / DIGESTS).write_text("".join(sums), encoding="ascii")
+
+
+def model_of(folder: str, smooth_image: Callable[..., Pixels]) -> CodecModel:
+    """A model of tests/golden, trained anew where it no longer loads."""
+    try:
+        return load_codec_model(FOLDER / folder)
+    except CheckpointError:
+        train_model(folder, smooth_image)
+        return load_codec_model(FOLDER / folder)
+
+
+def keep_files_of_older_versions() -> None:
+    """Of a version that this release no longer writes, files remain so that they stay refused."""
+    for path in FOLDER.glob("*.dfc"):
+        version = path.read_bytes()[1] & 0xF
+        if version != VERSION:
+            OLDER.mkdir(exist_ok=True)
+            path.rename(OLDER / f"{path.stem}-version-{version}.dfc")
+
+
+def write(golden: Golden, model: CodecModel, image: Pixels) -> None:
+    """The files of one of `GOLDEN`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if golden.plan is None:
+            image = 16 * (image // 128)  # two levels: deflate wins
+            settings = EncoderSettings()
+        else:
+            # Where deflated pixels would be smaller the file with hops is wanted all the same.
+            patch.setattr("diffcodec.codec.encoder.pack_pixels", lambda pixels: bytes(1 << 20))
+            settings = EncoderSettings(golden.plan, golden.bpd, groups=golden.groups)
+        encoded = encode_image(image, model, settings)
+    assert golden.coded == (encoded.header.last_stage is not LastStage.STORED), golden.name
+    golden.path(".dfc").write_bytes(encoded.data)
+    container = golden.open()
+    *_, frame = decode_frames(container, model, every=False)
+    assert frame.exact == (golden.bpd is None), golden.name
+    golden.path(".png").write_bytes(png_bytes(frame.pixels))
+    if golden in LOSSLESS:
+        np.save(golden.path(".gaussians.npy"), gaussians(container, model, image))
+    if golden.stop_at_step is not None:
+        *_, frame = decode_frames(container, model, stop_at_step=golden.stop_at_step, every=False)
+        golden.path(f".{golden.stop_at_step}.png").write_bytes(png_bytes(frame.pixels))
+
+
+def train_model(folder: str, smooth_image: Callable[..., Pixels]) -> None:
+    """A model of 16 × 16 tiles with one level of 8 channels, into a folder of tests/golden."""
+    tiny, pixel_model = MODEL_CONFIGS["tiny"], folder == "pixel-model"
     unet = dataclasses.replace(tiny.unet, image_size=SIDE, channels=(8,), groups=4)
     config = dataclasses.replace(tiny, name=f"golden-{folder}", unet=unet, pixel_model=pixel_model)
+    images = np.stack([smooth_image(SIDE, SIDE, seed=99 + n) for n in range(48)])
     training = TrainingConfig(
         objective="vlb_pixels" if pixel_model else "vlb",
         batch_size=16,
@@ -179,32 +351,3 @@ def train(folder: str, images: Pixels, pixel_model: bool) -> CodecModel:
         trainer.step()
     curve = measure_error_curve(trainer.averaged, images[:16], points=18)
     save_checkpoint(FOLDER / folder, trainer.averaged, curve)
-    return load_codec_model(FOLDER / folder)
-
-
-def regenerate(smooth_image: Callable[..., Pixels]) -> None:
-    """Train the models anew and write every file of this version; those of others stay."""
-    images = np.stack([smooth_image(SIDE, SIDE, seed=99 + n) for n in range(48)])
-    image = smooth_image(SIDE, SIDE, seed=0)
-    (FOLDER / "image.png").write_bytes(png_bytes(image))
-    models = {folder: train(folder, images, "pixel" in folder) for folder in LOSSLESS.values()}
-    for name, settings in (
-        ("lossless", EncoderSettings(PlanConfig(25, 4, 0))),
-        ("grouped", EncoderSettings(PlanConfig(25, 8, 2), groups=4)),
-    ):
-        model = models[LOSSLESS[name]]
-        encoded = encode_image(image, model, settings)
-        assert encoded.evaluations > 0, "deflate won: the golden file would have no hops"
-        (FOLDER / f"{name}.dfc").write_bytes(encoded.data)
-        container = Container.open(encoded.data, f"{name}.dfc")
-        np.save(FOLDER / f"{name}.npy", last_runs(container, model, image))
-    model = models["pixel-model"]
-    lossy = encode_image(image, model, EncoderSettings(PlanConfig(40, 2, 1), bpd=1.0))
-    (FOLDER / "lossy.dfc").write_bytes(lossy.data)
-    container = Container.open(lossy.data, "lossy.dfc")
-    (frame,) = decode_frames(container, model, every=False)
-    (FOLDER / "lossy.png").write_bytes(png_bytes(frame.pixels))
-    sums = [
-        f"{hashlib.sha256((FOLDER / name).read_bytes()).hexdigest()}  {name}\n" for name in PINNED
-    ]
-    (FOLDER / DIGESTS).write_text("".join(sums), encoding="ascii")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from diffcodec.codec.effort import plan_for_effort, plan_for_evaluations
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_for_evaluations, effort_level
 from diffcodec.codec.encoder import HANDOVER_GAMMA
 from diffcodec.codec.model import LARGEST_BATCH, CodecModel, PixelEstimate
 from diffcodec.codec.plan import HopPlan, PlanConfig, count_evaluations
@@ -25,13 +25,6 @@ def assert_equal(found: PixelEstimate, expected: PixelEstimate, tiles: slice = s
     np.testing.assert_array_equal(found.mean[tiles], expected.mean)
     np.testing.assert_array_equal(found.variance[tiles], expected.variance)
     np.testing.assert_array_equal(found.mixing[tiles], expected.mixing)
-
-
-@pytest.fixture(params=["model", "pixel_model"])
-def chosen(request: pytest.FixtureRequest) -> CodecModel:
-    """Either tiny model."""
-    found: CodecModel = request.getfixturevalue(request.param)
-    return found
 
 
 def test_an_estimate_does_not_depend_on_threads_layout_or_flushing(chosen: CodecModel) -> None:
@@ -113,34 +106,48 @@ def test_the_curves_go_through_the_checkpoint_s_points(pixel_model: CodecModel) 
 def test_more_effort_is_more_evaluations(model: CodecModel) -> None:
     final_step = model.schedule.step_at_gamma(HANDOVER_GAMMA)
     counts = []
-    for effort in range(1, 10):
-        plan = plan_for_effort(effort)
-        hops = hop_plan(plan, model, final_step)
-        counts.append(count_evaluations(hops))
+    groups = []
+    for effort in EFFORTS:
+        chosen = effort_level(effort)
+        counts.append(count_evaluations(hop_plan(chosen.plan, model, final_step)))
+        groups.append(chosen.groups)
     assert counts == sorted(counts)
     assert counts[-1] > 3 * counts[0]
+    assert groups == sorted(groups)
 
 
 @pytest.mark.parametrize("effort", [0, 10, -1])
 def test_there_is_no_other_effort(effort: int) -> None:
     with pytest.raises(ValueError, match="effort of 1 to 9"):
-        plan_for_effort(effort)
+        effort_level(effort)
 
 
 @pytest.mark.parametrize("wanted", [20, 40, 80])
-def test_a_plan_for_a_number_of_evaluations_comes_close_from_below(
-    wanted: int, model: CodecModel
+def test_an_effort_for_a_number_of_evaluations_comes_close_from_below(
+    wanted: int, chosen: CodecModel
 ) -> None:
-    plan, needed = plan_for_evaluations(model, wanted)
+    effort, needed = effort_for_evaluations(chosen, wanted)
+    final_step = chosen.schedule.step_at_gamma(HANDOVER_GAMMA)
+    of_pixels = effort.groups - 1
+    hops = hop_plan(effort.plan, chosen, final_step)
+    assert needed == count_evaluations(hops) + of_pixels
     assert 0.7 * wanted <= needed <= wanted
-    if plan.growth_index:
-        finer = dataclasses.replace(plan, growth_index=plan.growth_index - 1)
-        final_step = model.schedule.step_at_gamma(HANDOVER_GAMMA)
-        hops = hop_plan(finer, model, final_step)
-        assert count_evaluations(hops) > wanted
+    if effort.plan.growth_index:
+        finer = dataclasses.replace(effort.plan, growth_index=effort.plan.growth_index - 1)
+        assert count_evaluations(hop_plan(finer, chosen, final_step)) + of_pixels > wanted
 
 
-def test_too_few_evaluations_give_the_fewest_there_are(model: CodecModel) -> None:
-    plan, needed = plan_for_evaluations(model, 1)
-    assert plan.growth_index == 63
+def test_evaluations_are_shared_with_the_groups_that_the_model_can_do(
+    model: CodecModel, pixel_model: CodecModel
+) -> None:
+    assert effort_for_evaluations(model, 80)[0].groups == 1
+    groups = [effort_for_evaluations(pixel_model, wanted)[0].groups for wanted in (20, 40, 80)]
+    assert groups == sorted(groups)
+    assert 1 < groups[0] < groups[-1] <= effort_level(DEFAULT_EFFORT).groups
+
+
+def test_too_few_evaluations_give_the_fewest_there_are(chosen: CodecModel) -> None:
+    effort, needed = effort_for_evaluations(chosen, 1)
+    assert effort.plan.growth_index == 63
+    assert effort.groups == 1
     assert needed > 1

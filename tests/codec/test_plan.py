@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, plan_for_effort
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_level
 from diffcodec.codec.plan import (
     HOP_OFFSET_BITS,
     LARGEST_CORRECTION,
@@ -43,7 +43,7 @@ def plan_to(config: PlanConfig, final_step: int = 0) -> HopPlan:
 
 def move(plan: HopPlan, packet: Packet) -> None:
     """To the end of ``packet``, as if its sections had been told."""
-    plan.advance(packet, CodeState(plan.code_state.sections + 1))
+    plan.advance(packet, CodeState(plan.code_state.sections + 1, (0,)))
 
 
 def encoder_walk(
@@ -78,13 +78,16 @@ def test_both_ends_walk_the_same_packets(
 def test_a_walk_descends_to_its_end_in_budgets_that_the_code_has(
     config: PlanConfig, true_errors: list[float]
 ) -> None:
-    packets = [packet for _, packet in encoder_walk(config, true_errors, 0)]
+    plan, packets = plan_to(config), []
+    for correction, packet in encoder_walk(config, true_errors, 0):
+        assert plan.packet(correction) == packet
+        assert CHANNEL_CODES[config.code_id].sections(packet.bits, plan.code_state) >= 1
+        packets.append(packet)
+        move(plan, packet)
     assert packets[0].t == 1000
     assert packets[-1].s == 0
     assert packets[0].begins_hop
-    for number, packet in enumerate(packets):
-        assert packet.s < packet.t
-        assert CHANNEL_CODES[config.code_id].sections(packet.bits, CodeState(number)) >= 1
+    assert all(packet.s < packet.t for packet in packets)
     assert all(a.s == b.t for a, b in pairwise(packets))
     # No more packets between two evaluations than the header says.
     hops = np.cumsum([packet.begins_hop for packet in packets])
@@ -128,7 +131,7 @@ def test_evaluations_fall_as_growth_rises(parts: int) -> None:
 @settings(max_examples=50, deadline=None, derandomize=True)
 @given(st.floats(1e-9, 4.0))
 def test_a_correction_brings_the_error_within_a_sixteenth_of_an_octave(error: float) -> None:
-    plan = plan_to(plan_for_effort(DEFAULT_EFFORT))
+    plan = plan_to(effort_level(DEFAULT_EFFORT).plan)
     correction = plan.correction_for(error)
     if abs(correction) < LARGEST_CORRECTION:
         told = plan.packet(correction).error
@@ -138,16 +141,16 @@ def test_a_correction_brings_the_error_within_a_sixteenth_of_an_octave(error: fl
 @pytest.mark.parametrize("correction", [LARGEST_CORRECTION + 1, -LARGEST_CORRECTION - 1, 10**6])
 def test_a_correction_that_no_encoder_makes_is_refused(correction: int) -> None:
     with pytest.raises(BitstreamError, match=str(correction)):
-        plan_to(plan_for_effort(DEFAULT_EFFORT)).packet(correction)
+        plan_to(effort_level(DEFAULT_EFFORT).plan).packet(correction)
 
 
 def test_an_unknown_channel_code_is_refused() -> None:
     with pytest.raises(BitstreamError, match="found 200"):
-        plan_to(PlanConfig(code_id=200))
+        plan_to(PlanConfig(40, 8, code_id=200))
 
 
 def test_asking_for_a_packet_moves_nothing() -> None:
-    plan = plan_to(plan_for_effort(DEFAULT_EFFORT))
+    plan = plan_to(effort_level(DEFAULT_EFFORT).plan)
     first = plan.packet(3)
     plan.packet(-5, 900)
     assert plan.packet(3) == first
@@ -169,7 +172,7 @@ def test_no_corrections_make_packets_without_bound(correction: int, code_id: int
 
 @pytest.mark.parametrize("effort", EFFORTS)
 def test_no_effort_s_packets_come_near_the_largest(effort: int) -> None:
-    plan = plan_to(plan_for_effort(effort))
+    plan = plan_to(effort_level(effort).plan)
     while not plan.finished:
         packet = plan.packet(0)
         assert 4 * packet.bits < LARGEST_PACKET_BITS
@@ -177,7 +180,7 @@ def test_no_effort_s_packets_come_near_the_largest(effort: int) -> None:
 
 
 def test_a_hop_is_corrected_once_where_it_begins() -> None:
-    plan = plan_to(PlanConfig(40, 8))
+    plan = plan_to(PlanConfig(40, 8, 2))
     # Let hops grow until they have parts.
     while plan.at_hop:
         move(plan, plan.packet(0))
@@ -197,7 +200,7 @@ def test_a_hop_is_corrected_once_where_it_begins() -> None:
 @pytest.mark.parametrize("spread", [1.0, 2.5])
 def test_the_error_inside_a_hop_follows_from_its_spread(spread: float) -> None:
     flat = np.full(1001, spread)
-    plan = HopPlan(PlanConfig(63, 8), SCHEDULE, ERROR_CURVE, flat, DIMENSIONS, 0)
+    plan = HopPlan(PlanConfig(63, 8, 2), SCHEDULE, ERROR_CURVE, flat, DIMENSIONS, 0)
     checked = 0
     while not plan.finished:
         if plan.at_hop:
@@ -226,14 +229,38 @@ def test_the_prediction_inside_a_hop_is_second_order_exact() -> None:
 
 
 def test_the_next_hop_remembers_the_difficulty_of_this_one() -> None:
-    plan = plan_to(PlanConfig(40, 1))
+    plan = plan_to(PlanConfig(40, 1, 2))
     move(plan, plan.packet(8))
     assert plan.predicted_error() == pytest.approx(2.0 * ERROR_CURVE[plan.t], rel=1e-6)
 
 
-def test_a_stream_s_first_section_is_planned_dearer_than_any_other() -> None:
-    plan = plan_to(PlanConfig(0, 1, 0))
-    code, first = CHANNEL_CODES[0], plan.packet(0)
-    assert (first.bits - code.register_bits) % code.new_bits == 0
-    move(plan, first)
-    assert plan.packet(0).bits % code.new_bits == 0
+def test_a_hop_of_one_packet_begins_the_code_anew() -> None:
+    config = PlanConfig(40, 8, 0)
+    plan, code = plan_to(config), CHANNEL_CODES[0]
+    alone, parted, sections = 0, 0, 0
+    while not plan.finished:
+        packet, state = plan.packet(0), plan.code_state
+        if packet.runs_on:
+            parted += 1
+            # The first hop that has parts goes on from the last one that has none.
+            assert state.registers
+        else:
+            alone += 1
+            assert packet.begins_hop
+            assert not state.registers
+            assert (packet.bits - code.register_bits) % code.new_bits == 0
+        # Sections are counted through the whole file all the same.
+        assert state.sections == sections
+        sections += code.sections(packet.bits, state)
+        plan.advance(packet, CodeState(sections, (0,)))
+    assert alone > 3
+    assert parted > 10
+
+
+def test_a_plan_without_parts_begins_the_code_anew_at_every_hop() -> None:
+    plan = plan_to(PlanConfig(40, 1, 2))
+    while not plan.finished:
+        packet = plan.packet(0)
+        assert not plan.code_state.registers
+        assert not packet.runs_on
+        move(plan, packet)

@@ -27,6 +27,8 @@ class Sampling(TrellisCode):
         noise: SharedNoise,
         state: CodeState,
         writer: BitWriter,
+        *,
+        runs_on: bool = True,
     ) -> tuple[NDArray[np.float32], CodeState]:
         self.deltas.append(delta)
         random = np.random.default_rng(state.sections)
@@ -47,13 +49,6 @@ DELTAS: list[NDArray[np.float32]] = []
 def _sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     DELTAS.clear()
     monkeypatch.setitem(CHANNEL_CODES, SAMPLING, Sampling(SAMPLING, 12, 4, 7.5, 3.6))
-
-
-@pytest.fixture(params=["model", "pixel_model"])
-def chosen(request: pytest.FixtureRequest) -> CodecModel:
-    """Either tiny model."""
-    found: CodecModel = request.getfixturevalue(request.param)
-    return found
 
 
 @pytest.fixture(scope="module")

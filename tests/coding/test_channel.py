@@ -25,6 +25,7 @@ SMALL = TrellisCode(200, 6, 2, 4.0, 1.7, lookahead=4)
 HALF_NEW = TrellisCode(201, 6, 3, 4.0, 2.6, lookahead=2)
 START = CodeState()
 LATER = CodeState(sections=1, registers=(0,))
+ANEW = LATER.anew()
 
 
 def _direction(groups: int, dimension: int, seed: int = 1) -> np.ndarray:
@@ -165,6 +166,39 @@ def test_looking_ahead_buys_more() -> None:
     assert bought > 1.02 * lost
 
 
+def test_a_packet_that_nothing_runs_on_from_is_searched_to_its_end() -> None:
+    code, delta, noise = CODES[0], _direction(3, 768), SharedNoise(5)
+    bits = code.budget_bits(6, START)
+    last, _ = code.encode(delta, bits, noise, START, BitWriter(), runs_on=False)
+    without = dataclasses.replace(code, lookahead=0)
+    near, _ = without.encode(delta, bits, noise, START, BitWriter())
+    np.testing.assert_array_equal(last, near)
+    ahead, _ = code.encode(delta, bits, noise, START, BitWriter())
+    # For itself a packet can only lose by what its search looks ahead for.
+    assert (_projection(last, delta) >= _projection(ahead, delta) - 1e-4).all()
+    assert _projection(last, delta).mean() > _projection(ahead, delta).mean()
+
+
+def test_a_packet_that_begins_anew_owes_nothing_to_the_registers_before_it() -> None:
+    code, delta, noise = CODES[0], _direction(2, 96), SharedNoise(5)
+    _, before, _ = _stream(code, delta, [4], noise)
+    _, other, _ = _stream(code, -delta, [4], noise)
+    assert before != other
+    assert before.anew() == other.anew() == CodeState(4)
+    writer = BitWriter()
+    bits = code.budget_bits(3, before.anew())
+    assert bits == code.register_bits + 2 * code.new_bits
+    c, after = code.encode(delta, bits, noise, before.anew(), writer)
+    assert (writer.bit_length, after.sections) == (2 * bits, 7)
+    # Its signs are those of sections 4 to 6, not those of the first ones.
+    reader = BitReader(writer.to_bytes())
+    decoded, state = code.decode((2, 96), bits, noise, CodeState(4), reader)
+    np.testing.assert_array_equal(decoded, c)
+    assert state == after
+    reader = BitReader(writer.to_bytes())
+    assert not np.array_equal(code.decode((2, 96), bits, noise, START, reader)[0], c)
+
+
 def test_streams_fork() -> None:
     code, noise, delta = CODES[0], SharedNoise(5), _direction(2, 96)
     _, state, writer = _stream(code, delta, [2], noise)
@@ -211,15 +245,15 @@ def test_off_the_direction_the_code_is_gaussian_noise(code: TrellisCode) -> None
         assert abs(np.mean(rest[:, 1:] * rest[:, :-1])) < 0.04
 
 
-@pytest.mark.parametrize("state", [START, LATER], ids=["first", "later"])
+@pytest.mark.parametrize("state", [START, LATER, ANEW], ids=["first", "later", "anew"])
 @pytest.mark.parametrize("code", CODES, ids=lambda code: code.name)
 def test_budgets_and_what_they_buy_are_inverses(code: TrellisCode, state: CodeState) -> None:
     budgets = [code.budget_bits(sections, state) for sections in range(1, 200)]
-    assert budgets[0] == (code.new_bits if state.sections else code.register_bits)
+    assert budgets[0] == (code.new_bits if state.registers else code.register_bits)
     assert set(np.diff(budgets)) == {code.new_bits}
     assert [code.sections(bits, state) for bits in budgets] == list(range(1, 200))
     bought = [code.bought_nats(bits, state) for bits in budgets]
-    assert bought[0] == bits_to_nats(code.section_bits if state.sections else code.first_bits)
+    assert bought[0] == bits_to_nats(code.section_bits if state.registers else code.first_bits)
     np.testing.assert_allclose(np.diff(bought), bits_to_nats(code.section_bits))
     assert [code.payload_bits(nats, state) for nats in bought] == budgets
     assert [code.nearest_budget(bits, state) for bits in budgets] == budgets
@@ -247,7 +281,9 @@ def test_a_truncated_payload_is_reported() -> None:
 
 
 @pytest.mark.parametrize("code", [*CODES, SMALL, HALF_NEW], ids=lambda code: code.name)
-@pytest.mark.parametrize("state", [START, CodeState(7, (0b101101,))], ids=["first", "later"])
+@pytest.mark.parametrize(
+    "state", [START, CodeState(7, (0b101101,)), CodeState(7)], ids=["first", "later", "anew"]
+)
 def test_decoding_is_what_the_format_says(code: TrellisCode, state: CodeState) -> None:
     width, new, dimension, sections = code.register_bits, code.new_bits, 50, 3
     bits = code.budget_bits(sections, state)
@@ -256,7 +292,8 @@ def test_decoding_is_what_the_format_says(code: TrellisCode, state: CodeState) -
     total = np.zeros(dimension, dtype=np.float32)
     register = state.registers[0] if state.registers else 0
     for section in range(state.sections, state.sections + sections):
-        taken = digits[:width] if section == 0 else digits[:new]
+        begins = section == state.sections and not state.registers
+        taken = digits[:width] if begins else digits[:new]
         digits = digits[len(taken) :]
         register = ((register << new) + int(taken, 2)) % (1 << width)
         number = (register % (1 << new) << (width - new)) + (register >> new)

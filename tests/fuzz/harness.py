@@ -1,8 +1,8 @@
 """What any bytes must do to the decoder: give an image, or fail with a `BitstreamError`.
 
 One harness for the short fuzz of ``make test`` (test_fuzz.py), the long one of ``make fuzz``
-(__main__.py) and the coverage-guided one (coverage.py). Files are made with the model of
-tests/golden, whose tiles are small and whose network is fast.
+(__main__.py) and the coverage-guided one (coverage.py). Files are made with the models of
+tests/golden, with and without a pixel model, whose tiles are small and whose networks are fast.
 """
 
 import signal
@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import FrameType
+from typing import Any
 from unittest import mock
 
 import numpy as np
@@ -41,7 +42,8 @@ from diffcodec.errors import (
 )
 from diffcodec.limits import counted_pixels
 
-MODEL_FOLDER = Path(__file__).parents[1] / "golden" / "model"
+GOLDEN = Path(__file__).parents[1] / "golden"
+MODEL_FOLDERS = (GOLDEN / "model", GOLDEN / "pixel-model")
 PIXEL_LIMIT = 1 << 13
 SECONDS_LIMIT = 20
 """For one file of at most PIXEL_LIMIT pixels; the slowest one takes a tenth of it."""
@@ -57,9 +59,10 @@ class Misbehaviour(Exception):
 
 
 @cache
-def model() -> CodecModel:
-    """The model of tests/golden."""
-    return load_codec_model(MODEL_FOLDER)
+def models() -> tuple[CodecModel, CodecModel]:
+    """The models of tests/golden: without and with a pixel model."""
+    plain, with_pixel_model = map(load_codec_model, MODEL_FOLDERS)
+    return plain, with_pixel_model
 
 
 @cache
@@ -73,11 +76,15 @@ def seeds() -> tuple[bytes, ...]:
     tiled = np.concatenate([picture, picture[::-1]], axis=1)[:15, :20]
     # A model of 16 × 16 tiles is no match for deflate on every picture: where the stored file
     # would be smaller the file with hops is wanted all the same, so that there are both kinds.
+    plain, with_pixel_model = models()
     files = [
-        _with_hops(picture, PlanConfig(63, 4, 1)),
-        _with_hops(picture[:, :, :1], PlanConfig(40, 2, 0)),
-        _with_hops(tiled, PlanConfig(63, 1, 2)),
-        encode_image(picture, model(), EncoderSettings(PlanConfig(63, 4, 1), bpd=1.5)).data,
+        _with_hops(picture, plain, PlanConfig(63, 4, 1)),
+        _with_hops(picture[:, :, :1], plain, PlanConfig(40, 2, 0)),
+        _with_hops(tiled, plain, PlanConfig(63, 1, 2)),
+        _with_hops(picture, with_pixel_model, PlanConfig(63, 8, 2), groups=4),
+        _with_hops(tiled[:, :, :1], with_pixel_model, PlanConfig(63, 8, 3), groups=16),
+        encode_image(picture, plain, EncoderSettings(PlanConfig(63, 4, 1), bpd=1.5)).data,
+        encode_image(tiled, with_pixel_model, EncoderSettings(PlanConfig(63, 8, 0), bpd=1.0)).data,
         assemble(_header_of(noise, LastStage.STORED), b"", pack_pixels(noise)),
         assemble(_header_of(0 * picture, LastStage.STORED), b"", pack_pixels(0 * picture)),
     ]
@@ -86,9 +93,11 @@ def seeds() -> tuple[bytes, ...]:
     return tuple(files)
 
 
-def _with_hops(pixels: NDArray[np.uint8], plan: PlanConfig) -> bytes:
+def _with_hops(
+    pixels: NDArray[np.uint8], model: CodecModel, plan: PlanConfig, groups: int = 1
+) -> bytes:
     with mock.patch("diffcodec.codec.encoder.pack_pixels", return_value=bytes(1 << 20)):
-        return encode_image(pixels, model(), EncoderSettings(plan)).data
+        return encode_image(pixels, model, EncoderSettings(plan, groups=groups)).data
 
 
 def _header_of(pixels: NDArray[np.uint8], stage: LastStage) -> Header:
@@ -173,12 +182,13 @@ def mutated_fields(random: Random) -> bytes:
     """Header fields drawn at random, also outside what encoders write, all checks agreeing."""
     container = Container.open(_seed(random), "seed")
     segments = _segments(container)
-    fields = {
+    fields: dict[str, Any] = {
         "width": int(random.integers(1, 70)),
         "height": int(random.integers(1, 70)),
         "channels": int(random.choice([1, 3])),
+        "model_id": models()[int(random.integers(2))].model_id,
         "growth_index": int(random.integers(64)),
-        "parts": int(random.integers(1, 5)),
+        "parts": 1 << int(random.integers(4)),
         "channel_code": int(random.integers(4)),
         "final_step": int(random.integers(1001)),
     }
@@ -292,8 +302,9 @@ def outcome(data: bytes) -> str:
 def _decode(data: bytes) -> str:
     container = Container.open(data, "fuzzed.dfc", PIXEL_LIMIT)
     header = container.header
+    named = (model for model in models() if model.model_id == header.model_id)
     frame = None
-    for frame in decode_frames(container, model(), every=False):  # noqa: B007
+    for frame in decode_frames(container, next(named, models()[0]), every=False):  # noqa: B007
         pass
     if frame is None:
         raise Misbehaviour("neither an image nor an error")
@@ -357,7 +368,7 @@ def file_of_bytes(data: bytes) -> bytes:
     header = Container.open(seeds()[data[1] % len(seeds())], "seed").header
     fields = {"width": data[2] % 70 + 1, "height": data[3] % 70 + 1}
     if header.last_stage is not LastStage.STORED:
-        fields |= {"growth_index": data[4] % 64, "parts": data[5] % 4 + 1}
+        fields |= {"growth_index": data[4] % 64, "parts": 1 << data[5] % 4}
         fields |= {"channel_code": data[6] % 4}
         fields |= {"final_step": int.from_bytes(data[7:9], "big") % 1001}
     chosen = {name: value for bit, (name, value) in enumerate(fields.items()) if data[9] >> bit & 1}
