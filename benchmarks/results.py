@@ -10,6 +10,7 @@ from diffcodec.errors import DiffcodecError
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RECORD, EXAMPLES = "cifar10.json", "examples.json"
+CHANNEL_CODES_RECORD = "channel-codes.json"
 
 
 def dumps(content: Mapping[str, Any] | list[Any]) -> bytes:
