@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.adapters.base import Pixels
-from benchmarks.channel_comparison import default_plan, held_out_images
+from benchmarks.channel_comparison import default_plan, held_out_images, model_entry
 from benchmarks.provenance import provenance
 from benchmarks.results import RESULTS, dumps
 from cli import files
@@ -174,7 +174,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{codes[-1]['code']}: price {codes[-1]['price']:.4f}", file=sys.stderr)
         record = {
             "provenance": origin,
-            "model": {"name": folder.name, "id": model.model_id.hex()},
+            "model": model_entry(folder, model),
             "split": "held-out",
             "images": len(images),
             "codes": codes,

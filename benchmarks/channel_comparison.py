@@ -38,7 +38,7 @@ from diffcodec.coding.channel import CHANNEL_CODES, CodeState, Float32, TrellisC
 from diffcodec.coding.poisson import PoissonCode
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.errors import DiffcodecError
-from diffcodec.model.catalog import find_model
+from diffcodec.model.catalog import find_model, packaged_models
 from diffcodec.training.dataset import find_data, held_out_split, load_images
 from diffcodec.units import bits_to_nats, nats_to_bits
 
@@ -263,6 +263,15 @@ def rows(deltas: Float32, clock: Clock = time.process_time) -> Iterator[Row]:
             yield measure(name, tell, deltas[:: len(deltas) // count], bits, clock)
 
 
+def model_entry(folder: Path, model: CodecModel) -> dict[str, Any]:
+    """Which model made a record's δ vectors, and whether it is one that the package has."""
+    return {
+        "name": folder.name,
+        "id": model.model_id.hex(),
+        "packaged": folder in packaged_models().values(),
+    }
+
+
 def markdown(table: Sequence[dict[str, Any]]) -> str:
     """The table as docs/coding.md has it: a code a line, price and time at each budget."""
     lines = [
@@ -306,7 +315,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{row.code}: {row.budget_bits} bits, {row.price:.3f}", file=sys.stderr)
         record = {
             "provenance": origin,
-            "model": {"name": folder.name, "id": model.model_id.hex()},
+            "model": model_entry(folder, model),
             "split": "held-out",
             "images": len(images),
             "vectors": len(deltas),
