@@ -21,7 +21,7 @@ def render(folder: Path, out: Path) -> list[Path]:
     """
     record, examples = results.load_folder(folder)
     try:
-        figures = draw(record, examples)
+        figures = draw(record, examples, results.load_channel_codes(folder))
     except (KeyError, TypeError, IndexError) as error:
         raise DiffcodecError(f"{folder}: not the results of a measurement: {error!r}") from error
     out.mkdir(parents=True, exist_ok=True)

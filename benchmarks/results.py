@@ -10,6 +10,7 @@ from diffcodec.errors import DiffcodecError
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 RECORD, EXAMPLES = "cifar10.json", "examples.json"
+CHANNEL_CODES_RECORD = "channel-codes.json"
 
 
 def dumps(content: Mapping[str, Any] | list[Any]) -> bytes:
@@ -48,3 +49,13 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     examples = folder / EXAMPLES
     return load(folder / RECORD), load(examples) if examples.is_file() else []
+
+
+def load_channel_codes(folder: Path) -> dict[str, Any] | None:
+    """A folder's comparison of channel codes, None where there is no file of it.
+
+    Raises:
+        DiffcodecError: the file is not JSON.
+    """
+    path = folder / CHANNEL_CODES_RECORD
+    return load(path) if path.is_file() else None

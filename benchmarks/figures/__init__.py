@@ -5,6 +5,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
+from benchmarks.figures.channel_codes import channel_codes_figure
 from benchmarks.figures.lossless import efforts_figure, lossless_figure
 from benchmarks.figures.rate_distortion import peers_figure, rate_distortion_figure
 from benchmarks.figures.steps import bits_figure, progressive_figure
@@ -22,9 +23,12 @@ RECORD_FIGURES: Mapping[str, tuple[tuple[str, ...], Callable[[Record], Figure]]]
     "efforts": (("efforts",), efforts_figure),
 }
 STRIPS = "strips"
+CHANNEL_CODES = "channel-codes"
 
 
-def draw(record: Record, examples: Sequence[Mapping[str, Any]]) -> dict[str, Figure]:
+def draw(
+    record: Record, examples: Sequence[Mapping[str, Any]], channel_codes: Record | None = None
+) -> dict[str, Figure]:
     """Every figure that these results are enough for, by name."""
     figures = {
         name: function(record)
@@ -33,4 +37,6 @@ def draw(record: Record, examples: Sequence[Mapping[str, Any]]) -> dict[str, Fig
     }
     if any(example["strip"] for example in examples):
         figures[STRIPS] = strips_figure(examples)
+    if channel_codes is not None:
+        figures[CHANNEL_CODES] = channel_codes_figure(channel_codes)
     return figures

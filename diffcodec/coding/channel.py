@@ -13,15 +13,17 @@ if δ stayed what it is, so that a packet can be a handful of sections without p
 The decoder only rolls and adds: its result does not depend on any FFT.
 """
 
+import math
+import threading
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader, BitWriter
-from diffcodec.coding.shared_noise import SharedNoise
+from diffcodec.coding.shared_noise import SharedNoise, signs_of_words
 from diffcodec.units import bits_to_nats, nats_to_bits
 
 Float32 = NDArray[np.float32]
@@ -29,8 +31,8 @@ Float32 = NDArray[np.float32]
 CODEBOOK_DOMAIN = 0x636F6465626F6F6B
 """Philox domain of the codebooks, "codebook" in ASCII; no other noise may use it."""
 
-# Correlation tables of this many float32 are computed at a time: they fit the second-level cache.
-_CORRELATION_CHUNK = 1 << 18
+# Products of spectra are computed this many float32 at a time: they stay in the second-level cache.
+_PRODUCT_SIZE = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -282,18 +284,24 @@ class TrellisCode:
         return total
 
     def _correlations(self, delta: Float32, signs: Float32) -> Float32:
-        """⟨δ · signs_j, codeword m⟩ for the positive half of the codewords: float32[L, 2^(ν−1)]."""
+        """⟨δ · signs_j, codeword m⟩ for all shifts of the bank: float32[L, B·n], this thread's.
+
+        The first 2^(ν−1) columns are the positive half of the codewords.
+        """
         sections, dimension = signs.shape
-        half = 1 << (self.register_bits - 1)
         bank_size = self._bank_size(dimension)
         spectrum = _codebook_spectrum(bank_size, dimension)
-        table = np.empty((sections, half), dtype=np.float32)
-        step = max(1, _CORRELATION_CHUNK // (bank_size * dimension))
+        table = _workspace("table", (sections, bank_size, dimension))
+        step = max(1, _PRODUCT_SIZE // (2 * spectrum.size))
+        shape = (min(step, sections), bank_size, 2 * spectrum.shape[1])
+        product = _workspace("product", shape).view(np.complex64)
         for start in range(0, sections, step):
             flipped = np.fft.rfft(signs[start : start + step] * delta, axis=1)
-            rows = np.fft.irfft(flipped[:, None, :] * spectrum, n=dimension, axis=2)
-            table[start : start + step] = rows.reshape(len(rows), -1)[:, :half]
-        return table
+            part = np.multiply(flipped[:, None], spectrum, out=product[: len(flipped)])
+            # NumPy computes in the type of its input; its stub knows float64 alone.
+            out: Any = table[start : start + step]
+            np.fft.irfft(part, n=dimension, axis=2, out=out)
+        return table.reshape(sections, -1)
 
     def _search(self, delta: Float32, signs: Float32, before: int | None) -> NDArray[np.int64]:
         """Viterbi: the registers of the path with the largest Σ_j ⟨δ · signs_j, c_j⟩: int64[L].
@@ -305,40 +313,66 @@ class TrellisCode:
         width, new = self.register_bits, self.new_bits
         states = 1 << (width - new)
         branches = 1 << new
+        half = 1 << (width - 1)
         table = self._correlations(delta, signs)
-        sections, half = table.shape
-        score = np.empty(2 * half, dtype=np.float32)
+        sections = len(table)
+        score = _workspace("score", (2 * half,))
         positive = score[:half].reshape(-1, states)
         negative = score[half:].reshape(-1, states)
-        best = np.zeros((sections + 1, states), dtype=np.float32)
+        best = _workspace("best", (sections + 1, states))
+        best[0] = 0.0 if before is None else -np.inf
         if before is not None:
-            best[0] = -np.inf
             best[0, before & (states - 1)] = 0.0
         # Codeword numbers read [new, register >> k]; dropping the register's top k bits leaves
         # the state [rest, new].
         kept = width - 2 * new
         for section in range(sections):
-            row = table[section].reshape(-1, states)
+            row = table[section, :half].reshape(-1, states)
             np.add(best[section], row, out=positive)
             np.subtract(best[section], row, out=negative)
             merged = score.reshape(branches, branches, 1 << kept).max(axis=1)
-            best[section + 1] = merged.T.ravel()
+            best[section + 1].reshape(1 << kept, branches)[:] = merged.T
         registers = np.empty(sections, dtype=np.int64)
-        candidates = np.arange(1 << width, dtype=np.int64)
+        dropped = np.arange(branches, dtype=np.int64) << (width - new)
+        state = int(np.argmax(best[sections]))
         for section in range(sections - 1, -1, -1):
+            candidates = dropped | state
             number = self._codeword_number(candidates)
             correlation = table[section][number % half]
             correlation = np.where(number < half, correlation, -correlation)
-            register = candidates[np.argmax(correlation + best[section][candidates >> new])]
+            register = int(candidates[np.argmax(correlation + best[section][candidates >> new])])
             registers[section] = register
-            candidates = (np.arange(branches, dtype=np.int64) << (width - new)) | (register >> new)
+            state = register >> new
         return registers
+
+
+class _Workspaces(threading.local):
+    """Arrays that a thread uses again and again."""
+
+    def __init__(self) -> None:
+        self.arrays: dict[str, Float32] = {}
+
+
+_WORKSPACES = _Workspaces()
+
+
+def _workspace(name: str, shape: tuple[int, ...]) -> Float32:
+    """This thread's float32 array ``name``, contiguous, holding whatever it held before.
+
+    Fresh memory for tables of this size costs more, in page faults, than the search itself.
+    """
+    size = math.prod(shape)
+    array = _WORKSPACES.arrays.get(name)
+    if array is None or array.size < size:
+        array = _WORKSPACES.arrays[name] = np.empty(size, dtype=np.float32)
+    return array[:size].reshape(shape)
 
 
 def _signs(noise: SharedNoise, group: int, sections: range, dimension: int) -> Float32:
     """±1, float32[L, n]: section j's from the noise's index j."""
-    rows = [noise.substream(section).signs(group, (dimension,)) for section in sections]
-    return np.stack(rows)
+    count = -(-dimension // 64)
+    words = [noise.substream(section).words(group, count) for section in sections]
+    return signs_of_words(np.stack(words), dimension)
 
 
 CHANNEL_CODES: dict[int, TrellisCode] = {

@@ -8,7 +8,8 @@ import pytest
 from matplotlib.figure import Figure
 
 from benchmarks import results
-from benchmarks.figures import RECORD_FIGURES, STRIPS, draw
+from benchmarks.figures import CHANNEL_CODES, RECORD_FIGURES, STRIPS, draw
+from benchmarks.figures.channel_codes import channel_codes_figure
 from benchmarks.figures.lossless import lossless_figure
 from benchmarks.figures.rate_distortion import MAIN_FAMILIES, rate_distortion_figure
 from benchmarks.figures.steps import bits_figure
@@ -98,6 +99,44 @@ def test_images_without_strips_have_no_figure_of_them(
     record: dict[str, Any], examples: list[dict[str, Any]]
 ) -> None:
     assert STRIPS not in draw(record, [{**examples[0], "strip": []}])
+
+
+@pytest.fixture
+def channel_codes() -> dict[str, Any]:
+    names = ("trellis-12-4", "trellis-16-4", "exact PFR", "random codebook of 2^6 (DDCM)")
+    measured = {"price": 1.1, "standard_error": 0.01, "milliseconds": 2.0}
+    return {
+        "images": 2,
+        "vectors": 8,
+        "rows": [
+            {"code": name, "budget_bits": bits, "paid_bits": float(bits), **measured}
+            for name in names
+            for bits in (32, 64)
+        ],
+    }
+
+
+def test_every_channel_code_is_drawn_against_bits_and_time(channel_codes: dict[str, Any]) -> None:
+    figure = channel_codes_figure(channel_codes)
+    names = list(dict.fromkeys(row["code"] for row in channel_codes["rows"]))
+    assert [len(axes.containers) for axes in figure.axes] == [len(names)] * 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == names
+    looks = {
+        (lines[0].get_marker(), lines[0].get_color(), lines[0].get_linestyle())
+        for lines in figure.axes[0].containers
+    }
+    assert len(looks) == len(names)
+
+
+def test_a_comparison_of_channel_codes_is_drawn_where_there_is_one(
+    record: dict[str, Any], channel_codes: dict[str, Any], tmp_path: Path
+) -> None:
+    assert results.load_channel_codes(tmp_path) is None
+    (tmp_path / results.CHANNEL_CODES_RECORD).write_bytes(results.dumps(channel_codes))
+    loaded = results.load_channel_codes(tmp_path)
+    assert loaded == channel_codes
+    assert CHANNEL_CODES in draw(record, [], loaded)
+    assert CHANNEL_CODES not in draw(record, [])
 
 
 def test_stored_results_become_figures(

@@ -1,0 +1,192 @@
+"""Whether what the channel code buys is real: coded hops beside exactly sampled ones of equal KL.
+
+``python -m benchmarks.channel_check [--code ID]… [--images 16] [--model M] [--out DIR]``
+
+Held-out CIFAR-10 images go through the default plan twice for each code: once with c from the code,
+once with c = δ + N(0, I), an exact sample of q(z_s | z_t, x). At the beginning of every hop the
+RMSE of x̂_0 is set against Σ KL(q ‖ p) of the hops so far, the image's true KL. If c looked to the
+network like anything but a sample, or its projection on δ were not what the plan takes it for, the
+coded run would have the larger RMSE at equal KL. Results go to ``channel-check.json``, a Markdown
+table to stdout.
+"""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.adapters.base import Pixels
+from benchmarks.channel_comparison import default_plan, held_out_images, model_entry
+from benchmarks.provenance import provenance
+from benchmarks.results import RESULTS, dumps
+from cli import files
+from diffcodec.bits import BitWriter
+from diffcodec.codec.effort import DEFAULT_EFFORT, effort_level
+from diffcodec.codec.model import CodecModel, load_codec_model
+from diffcodec.codec.plan import PlanConfig
+from diffcodec.codec.reverse import ReverseProcess
+from diffcodec.codec.tiles import TileLayout
+from diffcodec.coding.channel import CHANNEL_CODES, CodeState, Float32, TrellisCode
+from diffcodec.coding.shared_noise import SharedNoise
+from diffcodec.diffusion.process import HALF_RANGE, hop_kl_nats
+from diffcodec.errors import DiffcodecError
+from diffcodec.model.catalog import find_model
+from diffcodec.units import nats_to_bits
+
+RESULT = "channel-check.json"
+KL_POINTS_BPD = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
+
+Float64 = NDArray[np.float64]
+
+
+def _seeded() -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(0))
+
+
+@dataclass(frozen=True)
+class SampledCode(TrellisCode):
+    """Exact samples at a trellis code's budgets: c = δ + N(0, I), of which nothing is written."""
+
+    random: np.random.Generator = field(default_factory=_seeded, compare=False)
+
+    def encode(
+        self,
+        delta: Float32,
+        bits: int,
+        noise: SharedNoise,
+        state: CodeState,
+        writer: BitWriter,
+        *,
+        runs_on: bool = True,
+    ) -> tuple[Float32, CodeState]:
+        """A sample of N(δ, I) for each row of ``delta``."""
+        sections = state.sections + self.sections(bits, state)
+        sample = delta + self.random.standard_normal(delta.shape, dtype=np.float32)
+        return sample, CodeState(sections, len(delta) * (0,))
+
+
+def mse_at_points(
+    pixels: Pixels, model: CodecModel, plan: PlanConfig
+) -> tuple[Float64, float, float]:
+    """The MSE of x̂_0, in squared levels, where Σ KL passes each of `KL_POINTS_BPD`.
+
+    Linear in Σ KL and log MSE between the hops. Returns it with Σ KL and Σ bits paid for packets,
+    both in bits.
+    """
+    height, width, channels = pixels.shape
+    layout = TileLayout(height, width, channels, model.tile_side)
+    signal = layout.split(pixels)
+    process = ReverseProcess(model, layout, plan, final_step=0)
+    kl_bits, paid_bits = 0.0, 0
+    hops: list[tuple[float, float]] = []
+    while True:
+        difference, correction = signal - process.x_hat(), 0
+        if process.plan.at_hop:
+            error = float(np.mean(difference**2))
+            hops.append((kl_bits / pixels.size, math.log(error * HALF_RANGE**2)))
+            if hops[-1][0] >= KL_POINTS_BPD[-1] or process.plan.finished:
+                break
+            correction = process.plan.correction_for(error)
+        packet = process.plan.packet(correction)
+        squared_error = float(np.sum(difference**2))
+        kl_bits += nats_to_bits(hop_kl_nats(model.schedule, packet.s, packet.t, squared_error))
+        paid_bits += packet.bits * layout.count
+        process.tell(packet, signal, BitWriter())
+    rates, errors = zip(*hops, strict=True)
+    return np.exp(np.interp(KL_POINTS_BPD, rates, errors)), kl_bits, float(paid_bits)
+
+
+def compare(images: Pixels, model: CodecModel, code_id: int) -> dict[str, Any]:
+    """Both runs of all images, uint8 [N, H, W, C] with N ≥ 2, for one code."""
+    coding, sampling = (default_plan(kind, code_id) for kind in (TrellisCode, SampledCode))
+    ours = [mse_at_points(pixels, model, coding) for pixels in images]
+    exact = [mse_at_points(pixels, model, sampling) for pixels in images]
+    ours_mse, exact_mse = (np.stack([mse for mse, _, _ in runs]) for runs in (ours, exact))
+    # Of the same image, so that the difference between images falls out of the error.
+    ratios = np.log(ours_mse / exact_mse) / 2.0
+    return {
+        "code": coding.own.name,
+        "price": sum(paid for _, _, paid in ours) / sum(kl for _, kl, _ in ours),
+        "points": [
+            {
+                "kl_bpd": point,
+                "rmse_coded": float(np.sqrt(ours_mse[:, place].mean())),
+                "rmse_sampled": float(np.sqrt(exact_mse[:, place].mean())),
+                "mean_ratio": float(np.exp(ratios[:, place].mean())),
+                "standard_error": float(ratios[:, place].std(ddof=1) / math.sqrt(len(images))),
+            }
+            for place, point in enumerate(KL_POINTS_BPD)
+        ],
+    }
+
+
+def markdown(codes: Sequence[dict[str, Any]]) -> str:
+    """The table as docs/coding.md has it."""
+    lines = [
+        "| code | " + " | ".join(f"{point:g} bits/dim" for point in KL_POINTS_BPD) + " |",
+        "| --- |" + " --- |" * len(KL_POINTS_BPD),
+    ]
+    for entry in codes:
+        cells = [
+            f"{point['rmse_coded']:.2f} / {point['rmse_sampled']:.2f}, "
+            f"{point['mean_ratio']:.3f} ± {2 * point['standard_error']:.3f}"
+            for point in entry["points"]
+        ]
+        lines.append(f"| {entry['code']} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write and print; 0 on success, 1 on failure, 2 on misuse."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.channel_check",
+        description=__doc__.splitlines()[0] if __doc__ else None,
+    )
+    parser.add_argument(
+        "--code",
+        type=int,
+        choices=sorted(CHANNEL_CODES),
+        action="append",
+        help="an id; more than once for several; default: the default effort's",
+    )
+    parser.add_argument("--images", type=int, default=16, metavar="N", help="at least 2")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
+    parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    options = parser.parse_args(arguments)
+    if options.images < 2:
+        parser.error("expected --images of at least 2")
+    try:
+        origin = provenance()
+        folder = find_model(options.model)
+        model = load_codec_model(folder)
+        images = held_out_images(options.data, options.images)
+        ids = options.code or [effort_level(DEFAULT_EFFORT).plan.code_id]
+        codes = []
+        for code_id in ids:
+            codes.append(compare(images, model, code_id))
+            print(f"{codes[-1]['code']}: price {codes[-1]['price']:.4f}", file=sys.stderr)
+        record = {
+            "provenance": origin,
+            "model": model_entry(folder, model),
+            "split": "held-out",
+            "images": len(images),
+            "codes": codes,
+        }
+        options.out.mkdir(parents=True, exist_ok=True)
+        files.write_atomically(options.out / RESULT, dumps(record), force=True)
+    except (DiffcodecError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(markdown(codes))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
