@@ -30,8 +30,8 @@ class Effort:
     groups: int
 
 
-# In order of the network's evaluations for a lossless file; chosen among plans and codes by what they
-# gave on held-out images (docs/coding.md, Effort).
+# In order of the network's evaluations for a lossless file; chosen among plans and codes by what
+# they gave on held-out images (docs/coding.md, Effort).
 _LEVELS = {
     1: Effort(PlanConfig(growth_index=63, parts=8, code_id=0), groups=1),
     2: Effort(PlanConfig(growth_index=40, parts=8, code_id=1), groups=2),
