@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 
 import numpy as np
@@ -210,6 +211,23 @@ def test_streams_fork() -> None:
         c, after = code.encode(other, bits, noise, state, twin)
         ends.append((c.tobytes(), after, twin.to_bytes()))
     assert ends[0] == ends[2] != ends[1]
+
+
+def test_what_was_coded_before_and_in_which_thread_has_no_say() -> None:
+    noise = SharedNoise(5)
+
+    def told(code: TrellisCode, dimension: int) -> tuple[bytes, bytes]:
+        codes, _, writer = _stream(code, _direction(1, dimension), [3, 1], noise)
+        return writer.to_bytes(), np.stack(codes).tobytes()
+
+    # Tables that grow, shrink and are shared by all codes.
+    calls = [(code, dimension) for dimension in (192, 48, 300) for code in (*CODES, SMALL)]
+    together = [told(*call) for call in calls]
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(lambda call: told(*call), reversed(calls))) == together[::-1]
+    for call, before in zip(calls, together, strict=True):
+        with ThreadPoolExecutor(1) as fresh:
+            assert fresh.submit(told, *call).result() == before
 
 
 def test_what_is_bought_does_not_depend_on_the_length_of_delta() -> None:

@@ -107,3 +107,14 @@ def test_keys_and_streams_are_words() -> None:
         SharedNoise(1 << 64)
     with pytest.raises(ValueError, match="64-bit"):
         SharedNoise(0).words(-1, 1)
+
+
+@pytest.mark.parametrize("domain", [0, 1, 2**63 + 1, 2**64 - 1])
+def test_words_are_numpys_philox_whatever_was_drawn_before(domain: int) -> None:
+    noise = SharedNoise(domain, 2**64 - 1 - domain)
+    for stream, count in ((2**64 - 1, 3), (0, 9), (2**63 + 5, 1), (0, 9)):
+        philox = np.random.Philox(
+            key=np.array([noise.domain, noise.index], dtype=np.uint64),
+            counter=np.array([0, stream, 0, 0], dtype=np.uint64),
+        )
+        np.testing.assert_array_equal(noise.words(stream, count), philox.random_raw(count))
