@@ -79,3 +79,27 @@ def test_what_is_no_file_of_ours_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith(f"diffcodec: error: {path}: ")
     assert error.count("\n") == 1
+
+
+def test_verbose_gives_every_bit_a_place(
+    file: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["info", "-v", "--model", str(tiny_folder), str(file)]
+    assert main([*command, "--json"]) == 0
+    account = json.loads(capsys.readouterr().out)["account"]
+    hops = sum(hop["correction_bits"] + hop["code_bits"] for hop in account["hops"])
+    rest = ("header_bits", "padding_bits", "check_bits", "last_stage_bits")
+    assert hops + sum(account[part] for part in rest) == 8 * file.stat().st_size
+    assert account["exact"]
+    assert main(command) == 0
+    output = capsys.readouterr().out
+    for word in ("hops: corrections", "bits/ideal", "KL: the image's own"):
+        assert word in output
+
+
+def test_verbose_wants_a_whole_file_with_hops(
+    file: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_bytes(file.read_bytes()[:-1])
+    assert main(["info", "-v", "--model", str(tiny_folder), str(file)]) == 3
+    assert f"{file}: -v expects a whole file with hops" in capsys.readouterr().err
