@@ -44,6 +44,7 @@ from benchmarks.theory import (
 from benchmarks.threads import check_threads
 from benchmarks.timing import measure_timing, timed_codecs
 from cli import files
+from cli.main import unwinding_endings
 from cli.terminal import Terminal
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
 from diffcodec.codec.model import CodecModel, load_codec_model
@@ -275,6 +276,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if settings.budgets > settings.images:
         parser.error("expected --budgets of at most --images: both files are compared")
     output = options.out / RECORD
+    with unwinding_endings():
+        return _measure(options, settings, output)
+
+
+def _measure(options: argparse.Namespace, settings: Settings, output: Path) -> int:
     try:
         origin = provenance(settings.device)
         folder = find_model(options.model)

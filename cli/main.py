@@ -79,7 +79,7 @@ def main(
     A command's own integer result is its exit code, where it returns one.
     """
     _print_any_name()
-    with _unwinding_endings():
+    with unwinding_endings():
         try:
             try:
                 result = group(table).main(arguments, prog_name="diffcodec", standalone_mode=False)
@@ -118,7 +118,7 @@ def _print_any_name() -> None:
 
 
 @contextmanager
-def _unwinding_endings() -> Iterator[None]:
+def unwinding_endings() -> Iterator[None]:
     """Requests to end unwind as an interrupt does, so that nothing half-written is left.
 
     What is ignored, as SIGHUP under nohup, stays so.

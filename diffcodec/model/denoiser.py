@@ -103,18 +103,19 @@ class PixelPosterior:
 
     def nats(self, x: Tensor) -> Tensor:
         """−ln of the density of ``x`` at each coordinate, float32 [B, C, S, S]."""
-        residual = x - self.mean
-        innovation = []
-        first = 0
-        for channel in range(x.shape[1]):
-            predicted = residual[:, channel] * 0.0
-            for earlier in range(channel):
-                predicted = predicted + self.mixing[:, first + earlier] * residual[:, earlier]
-            first += channel
-            innovation.append(residual[:, channel] - predicted)
-        squared = torch.stack(innovation, dim=1).square()
+        squared = (x - self.conditional_mean(x)).square()
         spread = squared * torch.exp(-self.log_variance) + self.log_variance
         return 0.5 * (spread + math.log(2.0 * math.pi))
+
+    def conditional_mean(self, x: Tensor) -> Tensor:
+        """Each channel's mean given the channels of ``x`` before it, float32 [B, C, S, S]."""
+        residual = x - self.mean
+        means, first = [], 0
+        for channel in range(x.shape[1]):
+            weights = self.mixing[:, first : first + channel]
+            means.append(self.mean[:, channel] + (weights * residual[:, :channel]).sum(dim=1))
+            first += channel
+        return torch.stack(means, dim=1)
 
     def covariance(self) -> Tensor:
         """A pixel's covariance matrix, float32 [B, C, C, S, S]."""

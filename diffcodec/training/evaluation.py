@@ -19,7 +19,7 @@ from diffcodec.diffusion.process import (
 )
 from diffcodec.diffusion.schedule import Schedule
 from diffcodec.model.checkpoint import ErrorCurve
-from diffcodec.model.denoiser import Denoiser, PixelPosterior, alpha_sigma
+from diffcodec.model.denoiser import Denoiser, alpha_sigma
 from diffcodec.model.pixel_order import group_starts, pixel_ranks
 from diffcodec.training.objective import PixelVlb, draw_latent
 from diffcodec.units import bits_per_dimension, nats_to_bits
@@ -281,33 +281,6 @@ def sample_bound(
     )
 
 
-def evaluate_pixels(
-    denoiser: Denoiser,
-    images: NDArray[np.uint8],
-    gamma: float,
-    groups: int,
-    *,
-    batch_size: int = 64,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> Estimate:
-    """What exact pixels cost at a hand-over at ``gamma``, coded in ``groups``, in bits/dim.
-
-    Arguments as of `pixel_bpd`.
-    """
-    return Estimate.of(
-        pixel_bpd(
-            denoiser,
-            images,
-            gamma,
-            groups,
-            batch_size=batch_size,
-            seed=seed,
-            progress=progress,
-        )
-    )
-
-
 def pixel_bpd(
     denoiser: Denoiser,
     images: NDArray[np.uint8],
@@ -502,21 +475,9 @@ def _pixel_distributions(
     z = torch.where(mask, alpha[:, None, None, None] * x, z)
     z = z.contiguous(memory_format=torch.channels_last)
     posterior = denoiser.posterior(z, gamma, mask.to(x.dtype))
-    means = _channels_last(_chained_means(posterior, x))
+    means = _channels_last(posterior.conditional_mean(x))
     deviations = _channels_last(torch.exp(0.5 * posterior.log_variance))
     return (means + 1.0) * HALF_RANGE, deviations * HALF_RANGE
-
-
-def _chained_means(posterior: PixelPosterior, x: torch.Tensor) -> torch.Tensor:
-    """Each channel's mean given the true channels before it, float32 [B, C, S, S]."""
-    residual = x - posterior.mean
-    means, first = [], 0
-    for channel in range(x.shape[1]):
-        weights = posterior.mixing[:, first : first + channel]
-        shift = (weights * residual[:, :channel]).sum(dim=1)
-        means.append(posterior.mean[:, channel] + shift)
-        first += channel
-    return torch.stack(means, dim=1)
 
 
 def _channels_last(images: torch.Tensor) -> Float64:

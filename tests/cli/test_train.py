@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -152,8 +153,9 @@ def test_progress_on_a_terminal(train: Callable[..., int], monkeypatch: pytest.M
         assert part in screen.getvalue()
     # By time, what is left is of the time.
     assert train("-f", "--anneal-by", "time", "--max-time", "1s", images=None) == 0
-    assert " 4 " in screen.getvalue()
-    assert "0:01 left" in screen.getvalue()
+    # How far it gets in a second is the machine's affair.
+    _, by_time = screen.getvalue().split("8/8", 1)
+    assert re.search(r" \d+ [\d.]+ bits/dim, \d+ images/s, 0:0[01] left", by_time)
 
 
 @pytest.mark.parametrize(

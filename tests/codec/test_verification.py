@@ -14,6 +14,14 @@ from diffcodec.errors import VerificationError
 Pixels = NDArray[np.uint8]
 
 
+def accepts(encoded: Encoded, pixels: Pixels, model: CodecModel) -> bool:
+    try:
+        verify_encoding(encoded, pixels, model, "a.png")
+    except VerificationError:
+        return False
+    return True
+
+
 def test_what_was_encoded_passes(
     lossless: Encoded,
     lossy: Encoded,
@@ -23,13 +31,16 @@ def test_what_was_encoded_passes(
     model: CodecModel,
 ) -> None:
     gray = picture[:, :, :1]
-    for encoded, pixels in (
+    files = (
         (lossless, picture),
         (lossy, picture),
         (stored, 0 * picture),
         (encode_coded(gray), gray),
-    ):
-        verify_encoding(encoded, pixels, model, "a.png")
+    )
+    assert [accepts(encoded, pixels, model) for encoded, pixels in files] == [True] * 4
+    # What a lossy file is of, it does not tell; the others do.
+    others = [accepts(encoded, 255 - pixels, model) for encoded, pixels in files]
+    assert others == [False, True, False, False]
 
 
 def test_another_image_is_told(lossless: Encoded, picture: Pixels, model: CodecModel) -> None:

@@ -19,6 +19,7 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcodec import errors
 from diffcodec.bitstream.container import Container, assemble
 from diffcodec.bitstream.crc import crc8
 from diffcodec.bitstream.header import (
@@ -268,6 +269,13 @@ def _cut(data: bytes, random: Random) -> bytes:
 
 
 # ------------------------------------------------------------------------------------ the law
+
+
+def is_allowed(found: str) -> bool:
+    """Whether `outcome` names an image or an error that a decoder may raise."""
+    if found in ("exact", "lossy", "truncated"):
+        return True
+    return issubclass(getattr(errors, found), BitstreamError | ModelMismatchError)
 
 
 def outcome(data: bytes) -> str:

@@ -30,7 +30,6 @@ from diffcodec.training.evaluation import (
     Estimate,
     evaluate_bound,
     evaluate_codec,
-    evaluate_pixels,
     measure_error_curve,
     pixel_bpd,
     sample_bound,
@@ -254,7 +253,7 @@ def normal_images(count: int) -> Pixels:
 def test_right_pixel_models_pay_the_conditional_entropy(gamma: float) -> None:
     images = normal_images(40)
     model = GaussianModel(COVARIANCE)
-    estimate = evaluate_pixels(model, images, gamma, 1)
+    estimate = Estimate.of(pixel_bpd(model, images, gamma, 1))
     posterior = np.linalg.inv(np.linalg.inv(COVARIANCE) + np.eye(3) * np.exp(-gamma))
     # ½ log2 det(2πe Σ) of a pixel in levels, while bins are fine enough to be an integral.
     bits = 0.5 * np.log2(np.linalg.det(2 * np.pi * np.e * HALF_RANGE**2 * posterior)) / 3
@@ -262,11 +261,11 @@ def test_right_pixel_models_pay_the_conditional_entropy(gamma: float) -> None:
     assert estimate.mean == pytest.approx(bits, abs=room)
     # Pixels tell nothing of each other here, so groups are free of charge and of gain.
     for groups in (2, 16):
-        grouped = evaluate_pixels(model, images, gamma, groups, batch_size=7)
-        assert grouped.mean == pytest.approx(bits, abs=room)
+        grouped = pixel_bpd(model, images, gamma, groups, batch_size=7)
+        assert grouped.mean() == pytest.approx(bits, abs=room)
     # A model that takes the channels for independent pays for it.
     apart = GaussianModel(np.diag(np.diag(COVARIANCE)))
-    assert evaluate_pixels(apart, images, gamma, 1).mean > estimate.mean + room
+    assert pixel_bpd(apart, images, gamma, 1).mean() > estimate.mean + room
 
 
 def test_known_pixels_are_given_exactly_and_every_pixel_is_coded_once(images: Pixels) -> None:
@@ -300,12 +299,12 @@ def test_codec_costs_by_groups_and_handover(images: Pixels) -> None:
         assert many.step < few.step
         assert many.hops.mean > few.hops.mean
         assert many.pixels.mean < few.pixels.mean
-    assert costs[0].pixels == evaluate_pixels(denoiser, images, costs[0].gamma, 1)
+    assert costs[0].pixels == Estimate.of(pixel_bpd(denoiser, images, costs[0].gamma, 1))
 
 
 def test_what_cannot_be_evaluated(denoiser: Denoiser, images: Pixels) -> None:
     with pytest.raises(ValueError, match="has no pixel model"):
-        evaluate_pixels(denoiser, images, -8.0, 1)
+        pixel_bpd(denoiser, images, -8.0, 1)
     with pytest.raises(ValueError, match="final_step 0"):
         evaluate_codec(denoiser, images, sample_bound(denoiser, images, final_step=5, draws=1))
     with pytest.raises(ValueError, match="1 to 16 groups"):
