@@ -311,7 +311,7 @@ def _packet_cuts(
 
 
 def _stored_cuts(container: Container, model: CodecModel, pixels: Pixels) -> tuple[Cut, ...]:
-    whole, header = container.total_bytes, len(container.header_bytes)
+    whole, header = len(container.content), len(container.header_bytes)
     cuts = []
     for length in np.unique(np.linspace(header, whole, STORED_CUTS).astype(int)):
         decoded = decode_last(container.content[: int(length)], model)

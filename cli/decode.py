@@ -102,8 +102,8 @@ def command(
         raise damage
     if last.truncated:
         terminal.warn(
-            f"{name} ends after {len(container.content)} of {container.total_bytes} bytes: "
-            f"this is the image of its last whole packet, at step {last.step}"
+            f"{name} ends after {container.extent}: this is the image of its last whole packet, "
+            f"at step {last.step}"
         )
 
 

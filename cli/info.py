@@ -11,7 +11,7 @@ from cli import files, options
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from diffcodec.bitstream.container import Container
+    from diffcodec.bitstream.container import Container, SegmentInfo
 
 
 @click.command("info")
@@ -29,7 +29,8 @@ def command(source: str, as_json: bool, verbose: bool, model: str | None, max_pi
     """Show a file's header, its segments and its bits by part.
 
     Without -v it needs no model and no memory for pixels, so any size is shown. A truncated or
-    damaged file is shown as far as it goes.
+    damaged file is shown as far as it goes. Where a lossy file's check does not agree, only -v and
+    verify tell whether it is cut or damaged.
     """
     from diffcodec.bitstream.container import Container
 
@@ -78,7 +79,7 @@ def _report(container: "Container") -> dict[str, Any]:
                 "bits_per_dimension": bits_per_dimension(
                     8.0 * segment.found_bytes, header.dimensions
                 ),
-                "check": _check(segment.check_ok),
+                "check": _check(segment),
             }
             for number, segment in enumerate(container.segments())
         ],
@@ -91,7 +92,8 @@ def _account(container: "Container", name: str, model: str | None) -> dict[str, 
     from diffcodec.model.catalog import find_model, find_model_by_id
 
     header = container.header
-    whole = len(container.content) == container.total_bytes
+    # Where a lossy file ends its account tells.
+    whole = container.total_bytes in (None, len(container.content))
     if header.last_stage is LastStage.STORED or not whole:
         raise BitstreamError(f"{name}: -v expects a whole file with hops, found another")
     folder = find_model(model) if model else find_model_by_id(header.model_id, name)
@@ -102,8 +104,10 @@ def _account(container: "Container", name: str, model: str | None) -> dict[str, 
     return dataclasses.asdict(account_for(container, load_codec_model(folder)))
 
 
-def _check(check_ok: bool | None) -> str:
-    return {True: "ok", False: "damaged", None: "cut short"}[check_ok]
+def _check(segment: "SegmentInfo") -> str:
+    if segment.length_bytes is None:
+        return "cut short or damaged"
+    return {True: "ok", False: "damaged", None: "cut short"}[segment.check_ok]
 
 
 def _print(name: str, report: dict[str, Any]) -> None:
@@ -112,9 +116,11 @@ def _print(name: str, report: dict[str, Any]) -> None:
 
     console = Console(highlight=False, markup=False)
     colours = "RGB" if report["channels"] == 3 else "gray"
+    total = report["whole_file_bytes"]
+    whole = "" if total is None else f" of {total}"
     console.print(
         f"{name}: {report['width']}×{report['height']} {colours}, last stage "
-        f"{report['last_stage']}, {report['bytes']} of {report['whole_file_bytes']} bytes, "
+        f"{report['last_stage']}, {report['bytes']}{whole} bytes, "
         f"{report['bits_per_dimension']:.3f} bits/dim, format {report['format_version']}",
         soft_wrap=True,
     )

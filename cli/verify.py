@@ -52,7 +52,7 @@ def _verify(source: str, max_pixels: int, model: str | None) -> tuple[str, int]:
 
     name = files.display_name(source)
     container = Container.open(files.read_bytes(source), name, max_pixels)
-    # The checks first: damage shows without the model.
+    # The checks first: damage shows without the model, in a lossy file with it.
     container.hops()
     codec_model = None
     if container.header.last_stage is not LastStage.NONE:
@@ -68,14 +68,14 @@ def _verify(source: str, max_pixels: int, model: str | None) -> tuple[str, int]:
     header = container.header
     colours = "RGB" if header.channels == 3 else "gray"
     kind = "lossless" if frame.exact else f"lossy, to step {frame.step}"
-    size = f"{header.width}×{header.height} {colours}, {container.total_bytes} bytes"
+    size = f"{header.width}×{header.height} {colours}, {len(container.content)} bytes"
     return f"{name}: ok, {kind}, {size}", exit_codes.SUCCESS
 
 
 def _truncated(container: "Container", frame: "Frame") -> str:
     from diffcodec.bitstream.header import LastStage
 
-    where = f"{len(container.content)} of {container.total_bytes} bytes"
+    where = container.extent
     if container.header.last_stage is not LastStage.STORED:
         where += f", after packet {frame.packets} at step {frame.step}"
     lossless = container.header.last_stage is not LastStage.NONE

@@ -100,6 +100,11 @@ class BitReader:
                 f"expected {bits} bits at bit {self._position}, found {self.remaining}"
             )
 
+    def skip(self, bits: int) -> None:
+        """Go on after ``bits`` more."""
+        self.require(bits)
+        self._position += bits
+
     def read(self, width: int) -> int:
         """An unsigned integer of ``width`` bits."""
         return int(self.read_array(1, width)[0])

@@ -57,6 +57,12 @@ def test_a_writer_takes_the_bits_of_another() -> None:
     assert BitReader(first.to_bytes()).read(7) == 0b0010101
 
 
+def test_what_is_skipped_is_not_read() -> None:
+    reader = BitReader(b"\x0f")
+    reader.skip(4)
+    assert (reader.position, reader.remaining, reader.read(4)) == (4, 4, 15)
+
+
 def test_a_read_past_the_end_moves_nothing() -> None:
     reader = BitReader(b"\xff")
     assert reader.read(6) == 63
@@ -64,6 +70,8 @@ def test_a_read_past_the_end_moves_nothing() -> None:
         reader.read_array(1, 3)
     with pytest.raises(TruncatedStreamError, match="unary"):
         reader.read_unary()
+    with pytest.raises(TruncatedStreamError, match="found 2"):
+        reader.skip(3)
     assert reader.position == 6
     assert reader.read(2) == 3
     with pytest.raises(TruncatedStreamError):

@@ -16,7 +16,7 @@ from diffcodec.errors import (
 from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 MAGIC = 0xDFC
-VERSION = 2
+VERSION = 3
 FINEST_STEPS = 1000
 """T: steps of the finest grid, on which hops begin and end."""
 MODEL_ID_BYTES = 2
@@ -47,7 +47,8 @@ class Header:
     of the checkpoint's digest; ``growth_index`` 0…63 and ``parts`` 1, 2, 4 or 8 name the hop plan;
     ``channel_code`` 0…3 names the channel code; hops run from step T down to ``final_step``,
     0…1000; ``hop_bytes`` and ``payload_bytes`` are the lengths of the hop stream and of the last
-    stage's payload, 0 where there is none.
+    stage's payload, 0 where the header does not tell them: a lossy file's hops end where their plan
+    does.
     """
 
     width: int
@@ -88,7 +89,7 @@ class Header:
         numbers = [self.width - 1]
         if not square:
             numbers.append(self.height - 1)
-        if self.last_stage is not LastStage.STORED:
+        if self.last_stage is LastStage.GAUSSIAN:
             numbers.append(self.hop_bytes)
         if self.last_stage is not LastStage.NONE:
             numbers.append(self.payload_bytes)
@@ -126,7 +127,7 @@ class Header:
         height_less_1, hop_bytes, payload_bytes = width_less_1, 0, 0
         if not square:
             height_less_1, position = _unpack_varint(data, position, name)
-        if last_stage != LastStage.STORED:
+        if last_stage == LastStage.GAUSSIAN:
             hop_bytes, position = _unpack_varint(data, position, name)
         if last_stage != LastStage.NONE:
             payload_bytes, position = _unpack_varint(data, position, name)
@@ -187,6 +188,8 @@ def _fault(header: Header) -> str | None:
         return f"expected a model id of {MODEL_ID_BYTES} bytes, found {len(header.model_id)}"
     if header.last_stage is LastStage.NONE and header.payload_bytes:
         return f"expected no payload in a lossy file, found {header.payload_bytes} bytes"
+    if header.last_stage is LastStage.NONE and header.hop_bytes:
+        return f"expected no hop stream length in a lossy file, found {header.hop_bytes} bytes"
     if header.last_stage is LastStage.STORED and header.hop_bytes:
         return f"expected no hops with stored pixels, found {header.hop_bytes} bytes"
     plan = (header.growth_index, header.parts, header.channel_code, header.final_step)

@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from diffcodec.bits import BitReader
 from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import LastStage
-from diffcodec.codec.decoder import decode_frames
+from diffcodec.codec.decoder import decode_frames, find_hops_end
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.pixels import PixelStage
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.diffusion.process import hop_kl_nats
+from diffcodec.errors import BitstreamError
 from diffcodec.units import nats_to_bits
 
 
@@ -63,19 +64,20 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
     """Decode a whole file with hops and add up its bits.
 
     Raises:
-        ValueError: the file is truncated, or holds stored pixels.
-        BitstreamError: what decoding it raises.
+        ValueError: the file holds stored pixels.
+        BitstreamError: it is truncated, or what decoding it raises.
     """
     header = container.header
-    stored = header.last_stage is LastStage.STORED
-    if stored or len(container.content) < container.total_bytes:
-        raise ValueError("only whole files with hops have an account")
+    if header.last_stage is LastStage.STORED:
+        raise ValueError("stored pixels have no account")
     *_, last = decode_frames(container, model, every=False)
+    if last.truncated:
+        raise BitstreamError(f"{container.name}: expected a whole file, found a truncated one")
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
     signal = layout.split(last.pixels) if last.exact else None
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
     process = ReverseProcess(model, layout, config, header.final_step)
-    hops = container.hops()
+    hops = find_hops_end(container, model).hops()
     reader = BitReader(hops.data)
     accounts: list[HopAccount] = []
     while not process.plan.finished:

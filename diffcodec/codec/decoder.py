@@ -12,8 +12,8 @@ from diffcodec.bitstream.header import LastStage
 from diffcodec.bitstream.stored import unpack_pixels
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.pixels import PixelStage
-from diffcodec.codec.plan import PlanConfig
-from diffcodec.codec.reverse import ReverseProcess
+from diffcodec.codec.plan import PlanConfig, hop_stream_bits
+from diffcodec.codec.reverse import ReverseProcess, plan_of
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.diffusion.process import signal_to_levels
 from diffcodec.errors import BitstreamError, ModelMismatchError, TruncatedStreamError
@@ -62,8 +62,8 @@ def decode_frames(
 
     Raises:
         ModelMismatchError: the file was made with another model; raised before any frame.
-        BitstreamError: a segment is damaged, or the arithmetic differs from the encoder's. What
-            could be decoded before it has been given.
+        BitstreamError: a segment is damaged, a lossy file goes on after its end, or the arithmetic
+            differs from the encoder's. What could be decoded before it has been given.
     """
     if container.header.last_stage is LastStage.STORED:
         yield _stored_frame(container)
@@ -77,10 +77,35 @@ def decode_frames(
     yield from _decode_hops(container, model, stop_at_step, every, at_hops)
 
 
+def find_hops_end(container: Container, model: CodecModel) -> Container:
+    """The file with the length of its hops, which a lossy file's header does not tell.
+
+    As it came where it is lossless, or where its data do not reach the plan's final step.
+
+    Args:
+        model: the model that the header names.
+
+    Raises:
+        BitstreamError: a lossy file goes on after its end.
+    """
+    header = container.header
+    if header.last_stage is not LastStage.NONE:
+        return container
+    layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
+    config = PlanConfig(header.growth_index, header.parts, header.channel_code)
+    try:
+        plan = plan_of(model, layout, config, header.final_step)
+        bits = hop_stream_bits(plan, layout.count, BitReader(container.hops().data))
+    except BitstreamError:
+        # Decoding comes to the same place, and says what is wrong after the image before it.
+        return container
+    return container.with_hop_bytes(-(-bits // 8))
+
+
 def _decode_hops(
     container: Container, model: CodecModel, stop_at_step: int, every: bool, at_hops: bool
 ) -> Iterator[Frame]:
-    header, hops = container.header, container.hops()
+    header, hops = container.header, find_hops_end(container, model).hops()
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
     try:
@@ -141,7 +166,7 @@ def _decode_hops(
     if payload.complete:
         if every:
             yield frame()
-        yield Frame(0, container.total_bytes, pixels, packets, exact=True)
+        yield Frame(0, len(container.content), pixels, packets, exact=True)
     else:
         yield frame(truncated=True)
 
@@ -154,5 +179,5 @@ def _stored_frame(container: Container) -> Frame:
     filled[: len(values)] = values
     pixels = filled.reshape(header.height, header.width, header.channels)
     complete = payload.complete
-    stream_bytes = container.total_bytes if complete else len(container.header_bytes)
+    stream_bytes = len(container.content if complete else container.header_bytes)
     return Frame(0, stream_bytes, pixels, exact=complete, truncated=not complete)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcodec.bits import BitReader
 from diffcodec.coding.channel import CHANNEL_CODES, ChannelCode, CodeState
 from diffcodec.diffusion.process import hop_kl_nats
 from diffcodec.diffusion.schedule import Schedule
@@ -22,8 +23,8 @@ GROWTH_UNIT = 1.0 / 128.0
 SMALLEST_HOP_BITS = 40
 HOP_OFFSET_BITS = 64
 SMALLEST_PART_BITS = 48
-CORRECTIONS_PER_OCTAVE = 8
-LARGEST_CORRECTION = 64
+CORRECTIONS_PER_OCTAVE = 3
+LARGEST_CORRECTION = 24
 SMALLEST_ERROR = 2.0**-40
 LARGEST_ERROR = 4.0
 """Signals lie in [−1, 1], so no error is larger: a stream cannot ask for ever larger packets."""
@@ -32,8 +33,10 @@ LARGEST_PACKET_BITS = 1 << 15
 
 With the shipped model and the coarsest plan an image of four times the average error needs 22500.
 """
-# 2^(1/8), written out: no platform's pow has a say.
-_CORRECTION_RATIO = 1.0905077326652577
+# 2^(1/3), written out: no platform's pow has a say.
+_CORRECTION_RATIO = 1.2599210498948732
+# The plan asks of a state only whether the code goes on from it.
+_GOING_ON = CodeState(1, (0,))
 
 
 @dataclass(frozen=True)
@@ -161,7 +164,7 @@ class HopPlan:
         return max(SMALLEST_ERROR, self._hop_error / (1.0 + spread * gain * self._hop_error))
 
     def correction_for(self, error: float) -> int:
-        """The correction, in eighths of an octave, that brings the prediction to ``error``."""
+        """The correction, in thirds of an octave, that brings the prediction to ``error``."""
         ratio = max(error, SMALLEST_ERROR) / self.predicted_error()
         correction = round(CORRECTIONS_PER_OCTAVE * float(np.log2(ratio)))
         return max(-LARGEST_CORRECTION, min(LARGEST_CORRECTION, correction))
@@ -178,7 +181,7 @@ class HopPlan:
         """
         if abs(correction) > LARGEST_CORRECTION:
             raise BitstreamError(
-                f"expected a correction of at most {LARGEST_CORRECTION} eighths of an octave at "
+                f"expected a correction of at most {LARGEST_CORRECTION} thirds of an octave at "
                 f"step {self.t}, found {correction}"
             )
         end = self._final_step if final_step is None else final_step
@@ -232,8 +235,27 @@ def count_evaluations(plan: HopPlan) -> int:
     while not plan.finished:
         packet = plan.packet(0)
         evaluations += packet.begins_hop
-        plan.advance(packet, CodeState(1, (0,)))
+        plan.advance(packet, _GOING_ON)
     return evaluations
+
+
+def hop_stream_bits(plan: HopPlan, vectors: int, reader: BitReader) -> int:
+    """Length of the hops at the beginning of ``reader``, by their corrections alone.
+
+    Walks ``plan``, which begins at step T, to its end.
+
+    Args:
+        vectors: of the channel code.
+
+    Raises:
+        TruncatedStreamError: the bits run out before.
+        BitstreamError: a correction that no encoder makes.
+    """
+    while not plan.finished:
+        packet = plan.packet(reader.read_unary() if plan.at_hop else 0)
+        reader.skip(vectors * packet.bits)
+        plan.advance(packet, _GOING_ON)
+    return reader.position
 
 
 def _power(base: float, exponent: int) -> float:

@@ -27,6 +27,22 @@ PRIOR_NOISE_DOMAIN = 0x7A54
 """Philox domain of z_T, "zT" in ASCII."""
 
 
+def plan_of(model: CodecModel, layout: TileLayout, config: PlanConfig, final_step: int) -> HopPlan:
+    """The plan that both ends walk; it needs no evaluation of the network.
+
+    Raises:
+        BitstreamError: the channel code is not one that this release knows.
+    """
+    return HopPlan(
+        config,
+        model.schedule,
+        model.error_curve,
+        model.spread_curve,
+        layout.tile_dimensions,
+        final_step,
+    )
+
+
 class ReverseProcess:
     """z_t and x̂_0 on their way from shared noise to the image.
 
@@ -49,14 +65,7 @@ class ReverseProcess:
         self._x_hat: Float64 | None = None
         self.evaluations = 0
         self.z: Float64 = SharedNoise(PRIOR_NOISE_DOMAIN).normal(0, self._shape).astype(np.float64)
-        self.plan = HopPlan(
-            config,
-            model.schedule,
-            model.error_curve,
-            model.spread_curve,
-            layout.tile_dimensions,
-            final_step,
-        )
+        self.plan = plan_of(model, layout, config, final_step)
 
     def fork(self) -> "ReverseProcess":
         """A process that goes on by itself from here; arrays are never changed in place."""

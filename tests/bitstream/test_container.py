@@ -32,14 +32,51 @@ def test_open_restores_what_was_assembled(hops: bytes, payload: bytes) -> None:
     assert container.last_stage() == Segment(payload, complete=True)
 
 
+def opened(data: bytes, hops: bytes) -> Container:
+    """A file of ``hops``; where a lossy one's end is told as their plan would."""
+    container = Container.open(data, NAME)
+    lossy = container.header.last_stage is LastStage.NONE
+    return container.with_hop_bytes(len(hops)) if lossy else container
+
+
 @given(st.binary(max_size=200))
 def test_lossy_files_end_with_their_hops(hops: bytes) -> None:
     data = assemble(LOSSY, hops)
-    container = Container.open(data, NAME)
+    container = opened(data, hops)
     assert container.total_bytes == len(data)
     assert container.hops() == Segment(hops, complete=True)
     with pytest.raises(ValueError, match="no last stage"):
         container.last_stage()
+
+
+@pytest.mark.parametrize("hops", [b"", HOPS])
+def test_of_a_lossy_file_alone_nothing_tells_where_its_hops_end(hops: bytes) -> None:
+    data = assemble(LOSSY, hops)
+    for length in range(len(data) - len(hops) - 2, len(data) + 1):
+        container = Container.open(data[:length], NAME)
+        assert container.total_bytes is None
+        assert container.extent == f"{length} bytes"
+        rest = data[len(container.header_bytes) : length]
+        assert container.hops() == Segment(rest, complete=False)
+        found = container.segments()[1]
+        assert (found.name, found.found_bytes) == ("hops", len(rest))
+        # Their check at the end tells, but for 1 in 65536: none of these.
+        whole = length == len(data)
+        assert (found.length_bytes, found.check_ok) == (
+            (len(rest), True) if whole else (None, None)
+        )
+
+
+def test_where_hops_end_is_told_of_lossy_files_alone() -> None:
+    for header, hops in ((LOSSLESS, HOPS), (STORED, b"")):
+        container = Container.open(assemble(header, hops, PAYLOAD), NAME)
+        with pytest.raises(ValueError, match="tells the length"):
+            container.with_hop_bytes(len(hops))
+
+
+def test_the_extent_is_told_for_people() -> None:
+    data = assemble(LOSSLESS, HOPS, PAYLOAD)
+    assert Container.open(data[:-1], NAME).extent == f"{len(data) - 1} of {len(data)} bytes"
 
 
 @given(st.binary(max_size=200))
@@ -51,7 +88,7 @@ def test_stored_files_have_no_hops(payload: bytes) -> None:
     assert container.last_stage() == Segment(payload, complete=True)
 
 
-@pytest.mark.parametrize(("hop_bytes", "lossy"), [(127, 12), (128, 13), (16383, 13)])
+@pytest.mark.parametrize(("hop_bytes", "lossy"), [(127, 11), (128, 11), (16383, 11)])
 def test_header_and_checks_of_a_small_image_take_at_most_16_bytes(
     hop_bytes: int, lossy: int
 ) -> None:
@@ -66,10 +103,9 @@ def test_every_prefix_past_the_header_is_truncated_and_no_more(
     header: Header, hops: bytes, payload: bytes
 ) -> None:
     data = assemble(header, hops, payload)
-    whole = Container.open(data, NAME)
-    start = len(whole.header_bytes)
+    start = len(Container.open(data, NAME).header_bytes)
     for length in range(start, len(data)):
-        container = Container.open(data[:length], NAME)
+        container = opened(data[:length], hops)
         assert container.total_bytes == len(data)
         found_hops = container.hops()
         assert found_hops.data == hops[: length - start]
@@ -86,11 +122,12 @@ def test_every_prefix_past_the_header_is_truncated_and_no_more(
 def test_segments_tile_the_file(header: Header, hops: bytes, payload: bytes) -> None:
     data = assemble(header, hops, payload)
     for length in range(len(Container.open(data, NAME).header_bytes), len(data) + 1):
-        segments = Container.open(data[:length], NAME).segments()
+        segments = opened(data[:length], hops).segments()
         end = 0
         for segment in segments:
             assert segment.offset == end
             assert segment.check_ok is (True if segment.complete else None)
+            assert segment.length_bytes is not None
             end += segment.length_bytes
         assert end == len(data)
         assert sum(segment.found_bytes for segment in segments) == length
@@ -115,19 +152,20 @@ def test_every_damaged_byte_is_detected(header: Header, hops: bytes, payload: by
             damaged = bytearray(data)
             damaged[position] ^= flip
             with pytest.raises(BitstreamError, match=NAME):
-                read_whole(bytes(damaged))
+                read_whole(bytes(damaged), hops)
 
 
-def read_whole(data: bytes) -> None:
-    container = Container.open(data, NAME)
+def read_whole(data: bytes, hops: bytes) -> None:
+    container = opened(data, hops)
     container.hops()
-    container.last_stage()
+    if container.header.last_stage is not LastStage.NONE:
+        container.last_stage()
 
 
 @every_kind
 def test_bytes_after_the_end_are_refused(header: Header, hops: bytes, payload: bytes) -> None:
     with pytest.raises(BitstreamError, match="found 1 more"):
-        Container.open(assemble(header, hops, payload) + b"\0", NAME)
+        opened(assemble(header, hops, payload) + b"\0", hops)
 
 
 def test_a_damaged_payload_leaves_the_hops() -> None:
@@ -151,10 +189,9 @@ def test_the_first_check_covers_the_header(header: Header, hops: bytes, payload:
         model_id=header.model_id,
         last_stage=header.last_stage,
         final_step=header.final_step,
-        hop_bytes=len(hops),
         payload_bytes=len(payload),
     ).pack()
-    container = Container.open(wider + data[len(wider) :], NAME)
+    container = opened(wider + data[len(wider) :], hops)
     assert [segment.check_ok for segment in container.segments()] == [True, False]
 
 

@@ -36,13 +36,13 @@ def coded(last_stage: st.SearchStrategy[LastStage]) -> st.SearchStrategy[Header]
         parts=st.sampled_from([1, 2, 4, 8]),
         channel_code=st.integers(0, 3),
         final_step=st.integers(0, FINEST_STEPS),
-        hop_bytes=LENGTHS,
     )
     return st.builds(
-        lambda header, payload: (
-            replace(header, payload_bytes=payload) if header.last_stage else header
+        lambda header, hops, payload: (
+            replace(header, hop_bytes=hops, payload_bytes=payload) if header.last_stage else header
         ),
         headers,
+        LENGTHS,
         LENGTHS,
     )
 
@@ -62,7 +62,7 @@ def raw_header(**fields: int) -> bytes:
     """The header of a 32×32 lossy file with any bits at all in its fields, and a right check."""
     layout = {
         "magic": (0xDFC, 12),
-        "version": (2, 4),
+        "version": (3, 4),
         "model_id": (0, 16),
         "gray": (0, 1),
         "last_stage": (0, 2),
@@ -76,9 +76,9 @@ def raw_header(**fields: int) -> bytes:
     writer = BitWriter()
     for field, (value, bits) in layout.items():
         writer.write(fields.get(field, value), bits)
-    # A height of 32 where the sides are not marked as equal; one length, or two.
+    # A height of 32 where the sides are not marked as equal; two lengths, one, or none.
     packed = writer.to_bytes() + (b"" if fields.get("square", 1) else b"\x1f")
-    packed += bytes(2 if fields.get("last_stage", 0) in (1, 3) else 1)
+    packed += bytes((0, 2, 1, 1)[fields.get("last_stage", 0)])
     return packed + bytes([crc8(packed)])
 
 
@@ -137,10 +137,10 @@ def test_a_wrong_first_byte_is_no_truncated_file() -> None:
         Header.unpack(b"\x89", NAME)
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, 15])
+@pytest.mark.parametrize("version", [0, 1, 2, 4, 15])
 def test_other_versions_are_refused(version: int) -> None:
     with pytest.raises(
-        UnsupportedVersionError, match=f"expected format version 2, found {version}"
+        UnsupportedVersionError, match=f"expected format version 3, found {version}"
     ):
         Header.unpack(raw_header(version=version), NAME)
 
@@ -208,7 +208,8 @@ def test_the_pixel_limit_can_be_lifted() -> None:
         {"parts": 16},
         {"channel_code": 4},
         {"final_step": 1001},
-        {"hop_bytes": 1 << 32},
+        {"last_stage": LastStage.GAUSSIAN, "hop_bytes": 1 << 32},
+        {"hop_bytes": 1},
         {"payload_bytes": 1},
         {"last_stage": LastStage.STORED, "hop_bytes": 1},
     ],

@@ -106,7 +106,7 @@ def test_a_terminal_gets_no_binary_data_unless_forced(
     assert output.out == b""
     assert b"terminal" in output.err
     assert encode("-f", image, "-o", "-") == 0
-    assert capsysbinary.readouterr().out.startswith(b"\xdf\xc2")
+    assert capsysbinary.readouterr().out.startswith(b"\xdf\xc3")
 
 
 def test_a_terminal_is_not_waited_for(
@@ -182,7 +182,7 @@ def test_json_leaves_standard_output_to_the_data(
 ) -> None:
     assert encode("-q", "--json", "--bits", "1", image, "-o", "-") == 0
     output = capsysbinary.readouterr()
-    assert output.out.startswith(b"\xdf\xc2")
+    assert output.out.startswith(b"\xdf\xc3")
     assert json.loads(output.err)["bytes"] == len(output.out)
 
 

@@ -8,6 +8,8 @@ from PIL import Image
 
 from cli.main import main
 
+UNKNOWN = "cut short or damaged"
+
 
 def test_segments_add_up_to_the_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--json", str(file)]) == 0
@@ -47,6 +49,35 @@ def test_a_cut_or_damaged_file_is_shown_as_far_as_it_goes(
     assert checks == ["ok", "damaged", "ok"]
 
 
+def test_of_a_lossy_file_the_check_at_its_end_tells(
+    image: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode = ["encode", "-q", "--effort", "1", "--model", str(tiny_folder)]
+    assert main([*encode, "--bits", "1", str(image)]) == 0
+    file = image.with_suffix(".dfc")
+    data = file.read_bytes()
+    flipped = data[:15] + bytes([data[15] ^ 1]) + data[16:]
+    for content, check in ((data, "ok"), *((odd, UNKNOWN) for odd in (data[:-1], flipped))):
+        file.write_bytes(content)
+        assert main(["info", "--json", str(file)]) == 0
+        report = json.loads(capsys.readouterr().out)
+        assert report["whole_file_bytes"] is None
+        header, hops = report["segments"]
+        assert (header["check"], hops["check"]) == ("ok", check)
+        assert hops["bytes"] == (hops["bytes_found"] if check == "ok" else None)
+        assert header["bytes"] + hops["bytes_found"] == len(content)
+        assert main(["info", str(file)]) == 0
+        output = capsys.readouterr().out
+        assert f"last stage none, {len(content)} bytes, " in output
+        assert check in output
+    verbose = ["info", "-v", "--model", str(tiny_folder), str(file)]
+    file.write_bytes(data[:-1])
+    assert main(verbose) == 3
+    assert f"{file}: expected a whole file, found a truncated one" in capsys.readouterr().err
+    file.write_bytes(data)
+    assert main(verbose) == 0
+
+
 def test_stored_pixels_name_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     golden = Path(__file__).parents[1] / "golden" / "model"
     Image.fromarray(np.zeros((16, 16), np.uint8)).save(tmp_path / "black.png")
@@ -68,7 +99,7 @@ def test_standard_input(
     assert capsys.readouterr().out.startswith("standard input: 16×16")
 
 
-@pytest.mark.parametrize(("content", "exit_code"), [(None, 1), (b"\x89PNG", 3), (b"\xdf\xc2", 3)])
+@pytest.mark.parametrize(("content", "exit_code"), [(None, 1), (b"\x89PNG", 3), (b"\xdf\xc3", 3)])
 def test_what_is_no_file_of_ours_is_one_line(
     content: bytes | None, exit_code: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

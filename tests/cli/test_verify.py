@@ -58,9 +58,18 @@ def test_a_lossy_file_says_where_it_ends(
     file = image.with_suffix(".dfc")
     assert check(file) == 0
     assert ": ok, lossy, to step " in line(capsys)
-    file.write_bytes(file.read_bytes()[:-10])
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-10])
     assert check(file) == 5
-    assert "the whole file is lossy, to step " in line(capsys)
+    found = line(capsys)
+    assert f": truncated, {len(whole) - 10} bytes, after packet " in found
+    assert "the whole file is lossy, to step " in found
+    file.write_bytes(whole[:-3] + bytes([whole[-3] ^ 1]) + whole[-2:])
+    assert check(file) == 3
+    assert "damaged hops" in line(capsys)
+    file.write_bytes(whole + b"\0")
+    assert check(file) == 3
+    assert "found 1 more" in line(capsys)
 
 
 def test_stored_pixels_need_no_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,6 +8,7 @@ from diffcodec.codec.account import account_for
 from diffcodec.codec.encoder import Encoded, EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import PlanConfig
+from diffcodec.errors import BitstreamError
 
 PLAN = PlanConfig(growth_index=63, parts=4, code_id=0)
 
@@ -50,5 +51,10 @@ def test_a_lossless_file_s_account_is_the_encoder_s(
 
 
 def test_a_truncated_file_has_none(grouped: Encoded, pixel_model: CodecModel) -> None:
-    with pytest.raises(ValueError, match="whole files"):
+    with pytest.raises(BitstreamError, match=r"^a\.dfc: .* truncated"):
         account_for(Container.open(grouped.data[:-1], "a.dfc"), pixel_model)
+
+
+def test_stored_pixels_have_none(stored: Encoded, model: CodecModel) -> None:
+    with pytest.raises(ValueError, match="no account"):
+        account_for(Container.open(stored.data, "a.dfc"), model)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from diffcodec.bitstream.container import Container, assemble
 from diffcodec.bitstream.header import LastStage
-from diffcodec.codec.decoder import Frame, decode_frames
+from diffcodec.codec.decoder import Frame, decode_frames, find_hops_end
 from diffcodec.codec.encoder import Encoded, EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import PlanConfig
@@ -143,8 +143,9 @@ def test_every_damaged_byte_is_found(name: str, files: Files, decode: Decode) ->
                 frame = decode(flipped(data, position, mask))
             except (BitstreamError, ModelMismatchError):
                 continue
-            # Lengths that now announce a larger file make this one look cut short: it says so.
-            assert position < header_bytes, (position, mask)
+            # Lengths that now announce a larger file make this one look cut short, and so does a
+            # correction in a lossy file: it says so.
+            assert position < header_bytes or name == "lossy", (position, mask)
             assert frame.truncated, (position, mask)
 
 
@@ -176,9 +177,16 @@ def test_mutated_files_give_an_image_or_a_named_error(
 def test_any_hop_stream_is_borne_where_its_check_agrees(
     hops: bytes, lossless: Encoded, decode: Decode
 ) -> None:
-    header = dataclasses.replace(lossless.header, last_stage=LastStage.NONE, payload_bytes=0)
     with pytest.raises(BitstreamError):
-        decode(assemble(header, hops))
+        decode(assemble(lossless.header, hops))
+    lossy = dataclasses.replace(
+        lossless.header, last_stage=LastStage.NONE, hop_bytes=0, payload_bytes=0
+    )
+    try:
+        frame = decode(assemble(lossy, hops))
+    except BitstreamError:
+        return
+    assert frame.truncated
 
 
 @pytest.mark.parametrize("every", [True, False])
@@ -196,10 +204,13 @@ def test_damage_of_the_last_stage_leaves_the_last_hop_s_image(
     assert np.abs(frames[-1].pixels.astype(int) - picture).mean() < 3
 
 
-def test_damaged_hops_give_nothing(lossless: Encoded, model: CodecModel) -> None:
-    container = Container.open(flipped(lossless.data, 40, 1), "a.dfc")
-    with pytest.raises(ChecksumError, match=r"^a\.dfc: damaged hops"):
-        next(decode_frames(container, model))
+def test_damaged_hops_give_nothing(lossless: Encoded, lossy: Encoded, model: CodecModel) -> None:
+    # Of the lossy file the last byte of the hops, which holds no correction, and their check.
+    last = len(lossy.data) - 3
+    for data, place in ((lossless.data, 40), (lossy.data, last), (lossy.data, last + 1)):
+        container = Container.open(flipped(data, place, 1), "a.dfc")
+        with pytest.raises(ChecksumError, match=r"^a\.dfc: damaged hops"):
+            next(decode_frames(container, model))
 
 
 def test_a_wrong_or_missing_model_is_told_before_any_frame(
@@ -306,25 +317,57 @@ def test_an_unknown_channel_code_names_the_file(
 
 
 @pytest.mark.parametrize(
-    ("hops", "complaint"),
-    [(b"\xff" * 60 + b"\0", "correction"), (b"", "hop stream's end"), (b"\0", "hop stream's end")],
+    ("kind", "hops", "complaint"),
+    [
+        ("lossless", b"\xff" * 60 + b"\0", "correction"),
+        ("lossless", b"", "hop stream's end"),
+        ("lossless", b"\0", "hop stream's end"),
+        ("lossy", b"\xff" * 60 + b"\0", "correction"),
+    ],
 )
 @pytest.mark.parametrize("every", [True, False])
 def test_a_stream_that_ends_wrongly_gives_its_image_first(
-    every: bool, hops: bytes, complaint: str, lossy: Encoded, model: CodecModel
+    every: bool, kind: str, hops: bytes, complaint: str, files: Files, model: CodecModel
 ) -> None:
-    container = Container.open(assemble(lossy.header, hops), "a.dfc")
+    container = Container.open(assemble(files[kind][0].header, hops), "a.dfc")
     frames = decode_frames(container, model, every=every)
     assert next(frames).step == 1000
     with pytest.raises(BitstreamError, match=rf"^a\.dfc: .*{complaint}"):
         next(frames)
 
 
-def test_a_stream_with_more_than_its_packets_is_refused(lossy: Encoded, model: CodecModel) -> None:
-    hops = Container.open(lossy.data, "a.dfc").hops().data
-    frames = list(decode_frames(Container.open(lossy.data, "a.dfc"), model))
-    container = Container.open(assemble(lossy.header, hops + b"\0"), "a.dfc")
-    decoded = decode_frames(container, model, every=False)
-    np.testing.assert_array_equal(next(decoded).pixels, frames[-1].pixels)
+def test_a_stream_with_more_than_its_packets_is_refused(
+    lossless: Encoded, model: CodecModel
+) -> None:
+    whole = Container.open(lossless.data, "a.dfc")
+    frames = list(decode_frames(whole, model))
+    data = assemble(lossless.header, whole.hops().data + b"\0", whole.last_stage().data)
+    decoded = decode_frames(Container.open(data, "a.dfc"), model, every=False)
+    np.testing.assert_array_equal(next(decoded).pixels, frames[-2].pixels)
     with pytest.raises(BitstreamError, match="more bits"):
         next(decoded)
+
+
+@pytest.mark.parametrize("stop", [0, 1000])
+def test_a_lossy_file_that_goes_on_gives_nothing(
+    stop: int, lossy: Encoded, model: CodecModel
+) -> None:
+    container = find_hops_end(Container.open(lossy.data, "a.dfc"), model)
+    assert container.total_bytes == len(lossy.data)
+    longer = assemble(lossy.header, container.hops().data + b"\0")
+    for data, excess in ((longer, 1), (lossy.data + bytes(2), 2)):
+        message = rf"^a\.dfc: expected the file to end at {len(lossy.data)} bytes, found {excess} "
+        with pytest.raises(BitstreamError, match=message):
+            next(decode_frames(Container.open(data, "a.dfc"), model, stop_at_step=stop))
+
+
+def test_a_lossy_file_is_whole_with_its_check(lossy: Encoded, decode: Decode) -> None:
+    whole = decode(lossy.data)
+    assert not whole.truncated
+    # Of one that lacks its check, or a byte of it, every packet is there.
+    for missing in (1, 2):
+        frame = decode(lossy.data[:-missing])
+        assert frame.truncated
+        assert frame.packets == whole.packets
+        np.testing.assert_array_equal(frame.pixels, whole.pixels)
+    assert decode(lossy.data[:-3]).packets == whole.packets - 1

@@ -6,6 +6,7 @@ import pytest
 from numpy.typing import NDArray
 
 from diffcodec.bitstream.container import Container, assemble
+from diffcodec.codec.decoder import find_hops_end
 from diffcodec.codec.encoder import Encoded
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.verification import verify_encoding
@@ -69,8 +70,15 @@ def test_a_file_cut_short_is_told(
         verify_encoding(cut, picture, model, "a.png")
 
 
-def test_hops_that_end_early_are_told(lossy: Encoded, picture: Pixels, model: CodecModel) -> None:
-    hops = Container.open(lossy.data, "a.dfc").hops().data
-    short = dataclasses.replace(lossy, data=assemble(lossy.header, hops[:-8]))
+def test_hops_that_end_early_are_told(
+    lossless: Encoded, lossy: Encoded, picture: Pixels, model: CodecModel
+) -> None:
+    whole = Container.open(lossless.data, "a.dfc")
+    data = assemble(lossless.header, whole.hops().data[:-8], whole.last_stage().data)
     with pytest.raises(VerificationError, match="hop stream's end"):
+        verify_encoding(dataclasses.replace(lossless, data=data), picture, model, "a.png")
+    # Of a lossy file nothing but the plan tells that there is more.
+    hops = find_hops_end(Container.open(lossy.data, "a.dfc"), model).hops().data
+    short = dataclasses.replace(lossy, data=assemble(lossy.header, hops[:-8]))
+    with pytest.raises(VerificationError, match="expected an image at step"):
         verify_encoding(short, picture, model, "a.png")

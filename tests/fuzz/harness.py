@@ -30,7 +30,7 @@ from diffcodec.bitstream.header import (
     pack_varint,
 )
 from diffcodec.bitstream.stored import pack_pixels
-from diffcodec.codec.decoder import decode_frames
+from diffcodec.codec.decoder import decode_frames, find_hops_end
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.codec.plan import PlanConfig
@@ -258,9 +258,10 @@ def _seed(random: Random) -> bytes:
 
 
 def _segments(container: Container) -> tuple[bytes, bytes]:
-    """Hops and payload, empty where there are none."""
+    """Hops and payload of a whole file, empty where there are none."""
+    hops = find_hops_end(container, _model_of(container.header)).hops()
     stage = container.header.last_stage
-    return container.hops().data, (b"" if stage is LastStage.NONE else container.last_stage().data)
+    return hops.data, (b"" if stage is LastStage.NONE else container.last_stage().data)
 
 
 def _cut(data: bytes, random: Random) -> bytes:
@@ -310,9 +311,8 @@ def outcome(data: bytes) -> str:
 def _decode(data: bytes) -> str:
     container = Container.open(data, "fuzzed.dfc", PIXEL_LIMIT)
     header = container.header
-    named = (model for model in models() if model.model_id == header.model_id)
     frame = None
-    for frame in decode_frames(container, next(named, models()[0]), every=False):  # noqa: B007
+    for frame in decode_frames(container, _model_of(header), every=False):  # noqa: B007
         pass
     if frame is None:
         raise Misbehaviour("neither an image nor an error")
@@ -321,6 +321,12 @@ def _decode(data: bytes) -> str:
     if frame.truncated:
         return "truncated"
     return "exact" if frame.exact else "lossy"
+
+
+def _model_of(header: Header) -> CodecModel:
+    """The model that a header names, or the first."""
+    named = (model for model in models() if model.model_id == header.model_id)
+    return next(named, models()[0])
 
 
 def _stated_size(data: bytes) -> tuple[int, int]:
