@@ -164,7 +164,7 @@ def run(
         on_done()
     own = missing[group.rank :: group.size]
     if own:
-        for item, result in _in_processes(own, work, jobs):
+        for item, result in in_processes(own, work, jobs):
             journal.add(item, result)
             on_done()
     merged = group.merge(journal.results)
@@ -177,7 +177,12 @@ def default_jobs() -> int:
     return len(affinity(0)) if affinity is not None else os.cpu_count() or 1
 
 
-def _in_processes(items: Sequence[str], work: Work, jobs: int) -> Iterator[tuple[str, Any]]:
+def in_processes(items: Sequence[str], work: Work, jobs: int) -> Iterator[tuple[str, Any]]:
+    """Each item with its result as soon as it is there; ``jobs`` worker processes of one thread.
+
+    Raises:
+        DiffcodecError: an item fails, or a worker process has died.
+    """
     # Spawned, not forked: torch's threads do not survive a fork.
     pool = ProcessPoolExecutor(min(jobs, len(items)), get_context("spawn"), _start_worker, (work,))
     try:

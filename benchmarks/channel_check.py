@@ -15,28 +15,23 @@ import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import held_out
 from benchmarks.adapters.base import Pixels
-from benchmarks.channel_comparison import default_plan, held_out_images, model_entry
-from benchmarks.provenance import provenance
-from benchmarks.results import RESULTS, dumps
-from cli import files
+from benchmarks.channel_comparison import default_plan
 from diffcodec.bits import BitWriter
 from diffcodec.codec.effort import DEFAULT_EFFORT, effort_level
-from diffcodec.codec.model import CodecModel, load_codec_model
+from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.coding.channel import CHANNEL_CODES, CodeState, Float32, TrellisCode
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.diffusion.process import HALF_RANGE, hop_kl_nats
-from diffcodec.errors import DiffcodecError
-from diffcodec.model.catalog import find_model
 from diffcodec.units import nats_to_bits
 
 RESULT = "channel-check.json"
@@ -155,37 +150,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         action="append",
         help="an id; more than once for several; default: the default effort's",
     )
-    parser.add_argument("--images", type=int, default=16, metavar="N", help="at least 2")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
-    parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    held_out.add_options(parser, images=16)
     options = parser.parse_args(arguments)
     if options.images < 2:
         parser.error("expected --images of at least 2")
-    try:
-        origin = provenance()
-        folder = find_model(options.model)
-        model = load_codec_model(folder)
-        images = held_out_images(options.data, options.images)
-        ids = options.code or [effort_level(DEFAULT_EFFORT).plan.code_id]
+
+    def check(subject: held_out.Subject) -> dict[str, Any]:
         codes = []
-        for code_id in ids:
-            codes.append(compare(images, model, code_id))
+        for code_id in options.code or [effort_level(DEFAULT_EFFORT).plan.code_id]:
+            codes.append(compare(subject.images, subject.model, code_id))
             print(f"{codes[-1]['code']}: price {codes[-1]['price']:.4f}", file=sys.stderr)
-        record = {
-            "provenance": origin,
-            "model": model_entry(folder, model),
-            "split": "held-out",
-            "images": len(images),
-            "codes": codes,
-        }
-        options.out.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(options.out / RESULT, dumps(record), force=True)
-    except (DiffcodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(markdown(codes))
-    return 0
+        return {"codes": codes}
+
+    return held_out.run(options, RESULT, check, lambda record: print(markdown(record["codes"])))
 
 
 if __name__ == "__main__":

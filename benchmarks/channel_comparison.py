@@ -17,29 +17,23 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 
+from benchmarks import held_out
 from benchmarks.adapters.base import Pixels
-from benchmarks.provenance import provenance
-from benchmarks.results import CHANNEL_CODES_RECORD, RESULTS, dumps
+from benchmarks.results import CHANNEL_CODES_RECORD
 from benchmarks.rivals import RandomCodebook, TruncatedPoisson
-from cli import files
-from cli.data import held_out_count
 from diffcodec.bits import BitWriter
 from diffcodec.codec.effort import DEFAULT_EFFORT, effort_level
-from diffcodec.codec.model import CodecModel, load_codec_model
+from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.coding.channel import CHANNEL_CODES, CodeState, Float32, TrellisCode
 from diffcodec.coding.poisson import PoissonCode
 from diffcodec.coding.shared_noise import SharedNoise
-from diffcodec.errors import DiffcodecError
-from diffcodec.model.catalog import find_model, packaged_models
-from diffcodec.training.dataset import find_data, held_out_split, load_images
 from diffcodec.units import bits_to_nats, nats_to_bits
 
 BUDGETS = (32, 64, 128, 256)
@@ -116,17 +110,6 @@ class RecordingCode(TrellisCode):
         """As the code does."""
         self.directions.append(delta[0] / np.linalg.norm(delta[0]))
         return super().encode(delta, bits, noise, state, writer, runs_on=runs_on)
-
-
-def held_out_images(data: Path | None, count: int) -> Pixels:
-    """The first ``count`` of the images that training sets apart, uint8 [count, 32, 32, 3].
-
-    Raises:
-        DatasetError: there is no data set.
-    """
-    everything = load_images(find_data(data), "train")
-    _, held_out = held_out_split(everything, held_out_count(len(everything), None))
-    return held_out[:count]
 
 
 def default_plan(kind: type[OwnCode], code_id: int | None = None) -> PlanWith[OwnCode]:
@@ -263,15 +246,6 @@ def rows(deltas: Float32, clock: Clock = time.process_time) -> Iterator[Row]:
             yield measure(name, tell, deltas[:: len(deltas) // count], bits, clock)
 
 
-def model_entry(folder: Path, model: CodecModel) -> dict[str, Any]:
-    """Which model made a record's δ vectors, and whether it is one that the package has."""
-    return {
-        "name": folder.name,
-        "id": model.model_id.hex(),
-        "packaged": folder in packaged_models().values(),
-    }
-
-
 def markdown(table: Sequence[dict[str, Any]]) -> str:
     """The table as docs/coding.md has it: a code a line, price and time at each budget."""
     lines = [
@@ -295,39 +269,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.channel_comparison",
         description=__doc__.splitlines()[0] if __doc__ else None,
     )
-    parser.add_argument("--images", type=int, default=4, metavar="N")
+    held_out.add_options(parser, images=4)
     parser.add_argument("--vectors", type=int, default=24, metavar="N", help="at least 8")
-    parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
-    parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
-    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if options.images < 1 or options.vectors < 8:
         parser.error("expected --images of at least 1 and --vectors of at least 8")
-    try:
-        origin = provenance()
-        folder = find_model(options.model)
-        model = load_codec_model(folder)
-        images = held_out_images(options.data, options.images)
-        deltas = collect_deltas(images, model, options.vectors)
+
+    def compare(subject: held_out.Subject) -> dict[str, Any]:
+        deltas = collect_deltas(subject.images, subject.model, options.vectors)
         table = []
         for row in rows(deltas):
             table.append(asdict(row))
             print(f"{row.code}: {row.budget_bits} bits, {row.price:.3f}", file=sys.stderr)
-        record = {
-            "provenance": origin,
-            "model": model_entry(folder, model),
-            "split": "held-out",
-            "images": len(images),
-            "vectors": len(deltas),
-            "rows": table,
-        }
-        options.out.mkdir(parents=True, exist_ok=True)
-        files.write_atomically(options.out / CHANNEL_CODES_RECORD, dumps(record), force=True)
-    except (DiffcodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(markdown(table))
-    return 0
+        return {"vectors": len(deltas), "rows": table}
+
+    return held_out.run(
+        options, CHANNEL_CODES_RECORD, compare, lambda record: print(markdown(record["rows"]))
+    )
 
 
 if __name__ == "__main__":

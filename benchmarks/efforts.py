@@ -1,15 +1,15 @@
-"""Lossless size against time at every effort: what more evaluations of the network buy."""
+"""Lossless size against time: what more evaluations of the network and a longer search buy."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
 
 from benchmarks.adapters.base import Pixels
+from benchmarks.parts import PARTS, Seconds, time_parts
 from benchmarks.real_files import decode_last, standard_error
-from diffcodec.codec.effort import effort_level
+from diffcodec.codec.effort import Effort
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel
 from diffcodec.units import bits_per_dimension
@@ -17,14 +17,20 @@ from diffcodec.units import bits_per_dimension
 
 @dataclass(frozen=True)
 class EffortFile:
-    """One image's lossless file at one effort; seconds on one thread."""
+    """One image's lossless file at one effort.
 
-    effort: int
+    Attributes:
+        lossless_bytes: length of the file.
+        exact: whether the decoder gave the pixels back.
+        evaluations: of the network, that a decoder of the whole file needs.
+        encode, decode: seconds on one thread.
+    """
+
     lossless_bytes: int
     exact: bool
     evaluations: int
-    encode_seconds: float
-    decode_seconds: float
+    encode: Seconds
+    decode: Seconds
 
     def to_json(self) -> dict[str, Any]:
         """For the journal of a run."""
@@ -33,57 +39,74 @@ class EffortFile:
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Self:
         """The inverse of `to_json`."""
-        return cls(**record)
+        sides = {side: Seconds(**record[side]) for side in ("encode", "decode")}
+        return cls(**{**record, **sides})
 
 
-def measure_effort(pixels: Pixels, model: CodecModel, effort: int) -> EffortFile:
+def measure_effort(pixels: Pixels, model: CodecModel, effort: Effort) -> EffortFile:
     """Encode and decode one image, uint8 [H, W, C], without loss."""
-    start = time.perf_counter()
-    encoded = encode_image(pixels, model, EncoderSettings.for_effort(effort_level(effort)))
-    encode_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    decoded = decode_last(encoded.data, model)
-    decode_seconds = time.perf_counter() - start
+    settings = EncoderSettings.for_effort(effort)
+    encoded, encode = time_parts(model, lambda: encode_image(pixels, model, settings))
+    decoded, decode = time_parts(model, lambda: decode_last(encoded.data, model))
     return EffortFile(
-        effort=effort,
         lossless_bytes=len(encoded.data),
         exact=bool(np.array_equal(decoded, pixels)),
         evaluations=encoded.evaluations,
-        encode_seconds=encode_seconds,
-        decode_seconds=decode_seconds,
+        encode=encode,
+        decode=decode,
     )
 
 
-def summarize_efforts(files: Sequence[EffortFile], dimensions: int) -> list[dict[str, Any]]:
-    """One row an effort, ``front`` where no other is both smaller and faster to encode and decode.
+def summarize_effort(files: Sequence[EffortFile], dimensions: int) -> dict[str, Any]:
+    """Means and medians over the files of one effort, ready for JSON.
+
+    ``encode_shares`` and ``decode_shares`` are of the seconds of all files together.
 
     Args:
         dimensions: H·W·C of every image.
     """
-    rows: list[dict[str, Any]] = []
-    for effort in sorted({file.effort for file in files}):
-        of_effort = [file for file in files if file.effort == effort]
-        sizes = np.array([file.lossless_bytes for file in of_effort], dtype=np.float64)
-        sizes_bpd = bits_per_dimension(8.0 * sizes, dimensions)
-        rows.append(
-            {
-                "effort": effort,
-                "images": len(of_effort),
-                "exact_round_trips": sum(file.exact for file in of_effort),
-                "mean_bpd": float(sizes_bpd.mean()),
-                "standard_error_bpd": standard_error(sizes_bpd),
-                "evaluations_mean": float(np.mean([file.evaluations for file in of_effort])),
-                "encode_seconds_median": float(
-                    np.median([file.encode_seconds for file in of_effort])
-                ),
-                "decode_seconds_median": float(
-                    np.median([file.decode_seconds for file in of_effort])
-                ),
-            }
-        )
+    sizes = np.array([file.lossless_bytes for file in files], dtype=np.float64)
+    sizes_bpd = bits_per_dimension(8.0 * sizes, dimensions)
+    return {
+        "images": len(files),
+        "exact_round_trips": sum(file.exact for file in files),
+        "mean_bpd": float(sizes_bpd.mean()),
+        "standard_error_bpd": standard_error(sizes_bpd),
+        "evaluations_mean": float(np.mean([file.evaluations for file in files])),
+        **_summarize_seconds("encode", [file.encode for file in files]),
+        **_summarize_seconds("decode", [file.decode for file in files]),
+    }
+
+
+def _summarize_seconds(side: str, runs: Sequence[Seconds]) -> dict[str, Any]:
+    total = sum(run.total for run in runs)
+    return {
+        f"{side}_seconds_median": float(np.median([run.total for run in runs])),
+        f"{side}_evaluations_mean": float(np.mean([run.evaluations for run in runs])),
+        f"{side}_shares": {part: sum(getattr(run, part) for run in runs) / total for part in PARTS},
+    }
+
+
+def summarize_efforts(
+    files: Mapping[int, Sequence[EffortFile]], dimensions: int
+) -> list[dict[str, Any]]:
+    """One row a level of ``files``, which has those of each, marked by `mark_front`.
+
+    Args:
+        dimensions: H·W·C of every image.
+    """
+    rows = [
+        {"effort": effort, **summarize_effort(of_effort, dimensions)}
+        for effort, of_effort in files.items()
+    ]
+    mark_front(rows)
+    return rows
+
+
+def mark_front(rows: Sequence[dict[str, Any]]) -> None:
+    """Set ``front`` where no other row is nowhere worse, in size and both times, and better."""
     for row in rows:
         row["front"] = not any(_beats(other, row) for other in rows)
-    return rows
 
 
 def _beats(other: dict[str, Any], row: dict[str, Any]) -> bool:

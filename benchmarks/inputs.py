@@ -1,10 +1,13 @@
-"""The images that the benchmarks measure."""
+"""The images that the benchmarks measure, and what records and journals say of them."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from benchmarks.adapters.base import Pixels
 from diffcodec.errors import DatasetError
+from diffcodec.model.catalog import recorded_digest
 from diffcodec.training.dataset import Split, find_data, load_images
 
 
@@ -24,3 +27,29 @@ def first_images(data: Path | None, count: int, split: Split = "test") -> Pixels
 def pixels_digest(images: Pixels) -> str:
     """SHA-256 of the images' bytes, which says what was measured."""
     return hashlib.sha256(images.tobytes()).hexdigest()
+
+
+def record_head(
+    origin: Mapping[str, Any], model_folder: Path, images: Pixels, split: Split = "test"
+) -> dict[str, Any]:
+    """What a record begins with: ``origin``, the provenance of its run, the model, the images."""
+    return {
+        "provenance": origin,
+        "model": {"name": model_folder.name, "digest": recorded_digest(model_folder).hex()},
+        "split": split,
+        "dimensions": images[0].size,
+        "pixels_sha256": pixels_digest(images),
+    }
+
+
+def identity(
+    origin: Mapping[str, Any], model_folder: Path, images: Pixels, settings: Any
+) -> dict[str, Any]:
+    """All that results depend on, for a journal; ``settings`` are ready for JSON."""
+    return {
+        "commit": origin["commit"],
+        "changes": origin["changes"],
+        "model": recorded_digest(model_folder).hex(),
+        "pixels": pixels_digest(images),
+        "settings": settings,
+    }

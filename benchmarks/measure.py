@@ -15,13 +15,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks import campaign
+from benchmarks import campaign, inputs
 from benchmarks.adapters import overhead_bytes
 from benchmarks.adapters.base import Pixels
 from benchmarks.adapters.diffcodec_file import Diffcodec
 from benchmarks.efforts import EffortFile, measure_effort, summarize_efforts
 from benchmarks.examples import measure_example
-from benchmarks.inputs import first_images, pixels_digest
+from benchmarks.inputs import first_images
 from benchmarks.peers import bd_rates, measure_peers, summarize_peers
 from benchmarks.provenance import provenance
 from benchmarks.real_files import (
@@ -46,10 +46,10 @@ from benchmarks.timing import measure_timing, timed_codecs
 from cli import files
 from cli.main import unwinding_endings
 from cli.terminal import Terminal
-from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_level
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DatasetError, DiffcodecError
-from diffcodec.model.catalog import find_model, recorded_digest
+from diffcodec.model.catalog import find_model
 
 # Stages of a run: an item of the journal is a stage and an image's number.
 FILES, PEERS, BUDGETS, THEORY, TRAIN, EFFORT, EXAMPLE, SPEED, THREADS = (
@@ -150,7 +150,8 @@ class ImageWork:
             return measure_theory(pixels, self.theory_model, settings.draws, seed).to_json()
         if stage == EXAMPLE:
             return measure_example(pixels, self.model, settings.effort)
-        return measure_effort(pixels, self.model, int(stage.removeprefix(EFFORT))).to_json()
+        effort = effort_level(int(stage.removeprefix(EFFORT)))
+        return measure_effort(pixels, self.model, effort).to_json()
 
 
 def run(
@@ -179,13 +180,7 @@ def run(
 
 def identity(work: ImageWork, origin: dict[str, Any]) -> dict[str, Any]:
     """All that results depend on, for a journal."""
-    return {
-        "commit": origin["commit"],
-        "changes": origin["changes"],
-        "model": recorded_digest(work.model_folder).hex(),
-        "pixels": pixels_digest(work.images),
-        "settings": asdict(work.settings),
-    }
+    return inputs.identity(origin, work.model_folder, work.images, asdict(work.settings))
 
 
 def _measure_alone(
@@ -223,14 +218,7 @@ def summarize(work: ImageWork, results: campaign.Results, origin: Any) -> dict[s
     summary = summarize_files(own, overhead)
     schedule = work.model.schedule
     record: dict[str, Any] = {
-        "provenance": origin,
-        "model": {
-            "name": work.model_folder.name,
-            "digest": recorded_digest(work.model_folder).hex(),
-        },
-        "split": "test",
-        "dimensions": dimensions,
-        "pixels_sha256": pixels_digest(work.images),
+        **inputs.record_head(origin, work.model_folder, work.images),
         "settings": asdict(settings),
         **summary,
     }
@@ -247,11 +235,12 @@ def summarize(work: ImageWork, results: campaign.Results, origin: Any) -> dict[s
         theories = [Theory.from_json(entry) for entry in of(TRAIN, settings.train)]
         record["train_codelength"] = summarize_codelength(theories, schedule)
     if settings.efforts:
-        efforts = [
-            EffortFile.from_json(entry)
+        efforts = {
+            effort: [
+                EffortFile.from_json(entry) for entry in of(f"{EFFORT}{effort}", settings.efforts)
+            ]
             for effort in EFFORTS
-            for entry in of(f"{EFFORT}{effort}", settings.efforts)
-        ]
+        }
         record["efforts"] = summarize_efforts(efforts, dimensions)
         # The same images, however few.
         same = of(PEERS, min(settings.efforts, settings.peers))

@@ -12,6 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table as RichTable
 
 from benchmarks import results
 from benchmarks.reference import DDPM_CODELENGTH, DDPM_TABLE
@@ -36,6 +39,20 @@ class Table(NamedTuple):
         """Lines without a last line break."""
         lines = [self.head, ["---"] * len(self.head), *self.rows]
         return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def show(self) -> None:
+        """Print it to stdout for people."""
+        shown = RichTable(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+        # Heads are broken at every space, so that a row has room.
+        for name, *cells in zip(self.head, *self.rows, strict=True):
+            width = max(map(len, (*name.split(), *cells)))
+            shown.add_column(name, justify="right", width=width)
+        for row in self.rows:
+            shown.add_row(*row)
+        console = Console(highlight=False, markup=False)
+        # Rather broken by a narrow terminal than cut off.
+        console.width = max(console.width, Console(width=1000).measure(shown).maximum)
+        console.print(shown)
 
 
 def lossless_entries(record: Record) -> list[dict[str, Any]]:

@@ -78,9 +78,23 @@ def measure_timing(adapter: Adapter, images: Pixels, jobs: int) -> dict[str, Any
         stdout=subprocess.PIPE,
         check=True,
     )
-    single = json.loads(child.stdout)
+    return {
+        "name": adapter.name,
+        "family": adapter.family,
+        "library": adapter.library,
+        "lossless": adapter.lossless,
+        "images": len(images),
+        **json.loads(child.stdout),
+        **time_batch(adapter, images, jobs),
+    }
+
+
+def time_batch(adapter: Adapter, images: Pixels, jobs: int) -> dict[str, Any]:
+    """Milliseconds an image of a batch over ``jobs`` processes of one thread; uint8 [N, H, W, 3].
+
+    The clock starts when every process has loaded its codec.
+    """
     with ProcessPoolExecutor(jobs, get_context("spawn"), _warm_up, (adapter, images[0])) as pool:
-        # Every process has started and loaded its codec before the clock starts.
         list(pool.map(_ready, range(4 * jobs)))
         start = time.perf_counter()
         files = list(pool.map(_encode, images))
@@ -89,12 +103,6 @@ def measure_timing(adapter: Adapter, images: Pixels, jobs: int) -> dict[str, Any
         list(pool.map(_decode, files))
         decode_seconds = time.perf_counter() - start
     return {
-        "name": adapter.name,
-        "family": adapter.family,
-        "library": adapter.library,
-        "lossless": adapter.lossless,
-        "images": len(images),
-        **single,
         "batch_processes": jobs,
         "batch_encode_ms": 1e3 * encode_seconds / len(images),
         "batch_decode_ms": 1e3 * decode_seconds / len(images),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import results
+from benchmarks import results, tables
 from benchmarks.tables import (
     NOT_MEASURED,
     TABLES,
@@ -100,3 +100,13 @@ def test_command(
     assert "The first 3 CIFAR-10 test images" in document.read_text()
     assert main(["--results", str(tmp_path / "nowhere")]) == 1
     assert "no such file" in capsys.readouterr().err
+
+
+def test_a_shown_table_keeps_its_cells_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "30")
+    cells = [f"{place}/{place} [x]" for place in range(12)]
+    tables.Table([f"a head {place}" for place in range(12)], [cells]).show()
+    *_, row = capsys.readouterr().out.splitlines()
+    assert " ".join(row.split()) == " ".join(cells)

@@ -1,0 +1,150 @@
+"""What effort levels are chosen from: ``python -m benchmarks.effort_front [--images N] [--jobs N]``
+
+Held-out CIFAR-10 images are coded without loss at every setting of a grid, and at the levels that
+there are. ``effort-front.json`` and the table on stdout have each setting's mean bits/dim, its
+evaluations and the median seconds of encoder and decoder on one thread; whether it is on the front,
+where no other is as good in all three and better in one; and the level that it is. ``--resume``
+goes on with an interrupted run. Processes that run side by side slow each other: times are for
+comparison within one run.
+"""
+
+import argparse
+import itertools
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+from benchmarks import campaign, held_out, inputs
+from benchmarks.adapters.base import Pixels
+from benchmarks.efforts import EffortFile, mark_front, measure_effort, summarize_effort
+from benchmarks.held_out import Subject
+from benchmarks.tables import Table
+from cli.terminal import Terminal
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, Effort, effort_level
+from diffcodec.codec.model import CodecModel
+from diffcodec.codec.plan import PlanConfig
+from diffcodec.coding.channel import CHANNEL_CODES
+
+RESULT = "effort-front.json"
+GROWTH_INDICES = (63, 40, 28, 19, 13, 10, 7, 4)
+GROUPS = (1, 2, 4, 8, 16)
+
+
+def settings_to_try() -> list[Effort]:
+    """A grid of growth, channel code and groups, and the levels that there are, each once."""
+    parts = effort_level(DEFAULT_EFFORT).plan.parts
+    grid = itertools.product(GROWTH_INDICES, CHANNEL_CODES, GROUPS)
+    tried = [Effort(PlanConfig(growth, parts, code_id), groups) for growth, code_id, groups in grid]
+    levels = [effort_level(effort) for effort in EFFORTS]
+    return list(dict.fromkeys([*tried, *levels]))
+
+
+@dataclass(eq=False)
+class SettingWork:
+    """One setting of one image; travels to worker processes, each of which loads the model once."""
+
+    subject: Subject
+    settings: Sequence[Effort]
+
+    @cached_property
+    def model(self) -> CodecModel:
+        """The model, once every code has made what a process makes once."""
+        for setting in {setting.plan.code_id: setting for setting in self.settings}.values():
+            measure_effort(self.subject.images[0], self.subject.model, setting)
+        return self.subject.model
+
+    def __call__(self, item: str) -> Any:
+        """The file of ``image/setting``, both by number, ready for JSON."""
+        image, setting = map(int, item.split("/"))
+        pixels = self.subject.images[image]
+        return measure_effort(pixels, self.model, self.settings[setting]).to_json()
+
+    def items(self) -> list[str]:
+        """Image by image, so that a machine's slower hours are no setting's alone."""
+        places = itertools.product(range(len(self.subject.images)), range(len(self.settings)))
+        return [f"{image}/{setting}" for image, setting in places]
+
+
+def rows(settings: Sequence[Effort], results: campaign.Results, images: Pixels) -> list[Any]:
+    """One row a setting, fastest encoder first, ready for JSON; ``level`` is None for no level's.
+
+    Args:
+        results: of `SettingWork`, by item.
+        images: uint8 [N, H, W, C].
+    """
+    levels = {effort_level(effort): effort for effort in EFFORTS}
+    table = []
+    for place, setting in enumerate(settings):
+        entries = [results[f"{image}/{place}"] for image in range(len(images))]
+        summary = summarize_effort([EffortFile.from_json(e) for e in entries], images[0].size)
+        table.append(
+            {"setting": asdict(setting), "level": levels.get(setting), **summary},
+        )
+    mark_front(table)
+    return sorted(table, key=lambda row: row["encode_seconds_median"])
+
+
+def front_table(rows: Sequence[dict[str, Any]]) -> Table:
+    """Settings, sizes and seconds, ``yes`` on the front."""
+    flat = [{**row["setting"]["plan"], **row["setting"]} for row in rows]
+    names = [name for name in flat[0] if name != "plan"]
+    return Table(
+        (
+            *(name.replace("_", " ") for name in names),
+            *("bits/dim", "evaluations", "encode, s", "decode, s", "on the front", "level"),
+        ),
+        [
+            (
+                *(str(setting[name]) for name in names),
+                f"{row['mean_bpd']:.4f}",
+                f"{row['evaluations_mean']:.1f}",
+                f"{row['encode_seconds_median']:.2f}",
+                f"{row['decode_seconds_median']:.2f}",
+                "yes" if row["front"] else "",
+                "" if row["level"] is None else str(row["level"]),
+            )
+            for row, setting in zip(rows, flat, strict=True)
+        ],
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, write and print; 0 on success, 1 on failure, 2 on misuse."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.effort_front",
+        description=__doc__.splitlines()[0] if __doc__ else None,
+    )
+    held_out.add_options(parser, images=16)
+    parser.add_argument(
+        "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
+    options = parser.parse_args(arguments)
+    if options.images < 1 or options.jobs < 1:
+        parser.error("expected --images and --jobs of at least 1")
+
+    def measure(subject: Subject) -> dict[str, Any]:
+        settings, group = settings_to_try(), campaign.Group()
+        tried = [asdict(setting) for setting in settings]
+        work = SettingWork(subject, settings)
+        journal = campaign.Journal.open(
+            campaign.journal_path(options.out / RESULT, group),
+            inputs.identity(subject.origin, subject.model_folder, subject.images, tried),
+            subject.origin,
+            resume=options.resume,
+            force=options.force,
+        )
+        items = work.items()
+        with Terminal().progress("files", len(items)) as advance:
+            results = campaign.run(items, work, options.jobs, journal, group, lambda: advance(1))
+        journal.close()
+        # The provenance of the run that began.
+        return {"provenance": journal.origin, "rows": rows(settings, results, subject.images)}
+
+    return held_out.run(options, RESULT, measure, lambda record: front_table(record["rows"]).show())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

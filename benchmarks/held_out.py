@@ -1,0 +1,101 @@
+"""The frame of measurements on images that training sets apart: options, images, record."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from benchmarks.adapters.base import Pixels
+from benchmarks.provenance import provenance
+from benchmarks.results import RESULTS, dumps
+from cli import files
+from cli.data import held_out_count
+from cli.main import unwinding_endings
+from diffcodec.codec.model import CodecModel, load_codec_model
+from diffcodec.errors import DiffcodecError
+from diffcodec.model.catalog import find_model, packaged_models
+from diffcodec.training.dataset import find_data, held_out_split, load_images
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What is measured.
+
+    Attributes:
+        origin: the provenance of the run.
+        model_folder: of the model.
+        images: uint8 [N, 32, 32, 3].
+    """
+
+    origin: dict[str, Any]
+    model_folder: Path
+    images: Pixels
+
+    @cached_property
+    def model(self) -> CodecModel:
+        """The model."""
+        return load_codec_model(self.model_folder)
+
+
+def held_out_images(data: Path | None, count: int) -> Pixels:
+    """The first ``count`` of the images that training sets apart, uint8 [count, 32, 32, 3].
+
+    Raises:
+        DatasetError: there is no data set.
+    """
+    everything = load_images(find_data(data), "train")
+    _, held_out = held_out_split(everything, held_out_count(len(everything), None))
+    return held_out[:count]
+
+
+def add_options(parser: argparse.ArgumentParser, images: int) -> None:
+    """``--images`` with its default, ``--data``, ``--model`` and ``--out``."""
+    parser.add_argument("--images", type=int, default=images, metavar="N")
+    parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
+    parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+
+
+def run(
+    options: argparse.Namespace,
+    name: str,
+    measure: Callable[[Subject], dict[str, Any]],
+    show: Callable[[dict[str, Any]], None],
+) -> int:
+    """Measure what `add_options` names, write ``name`` and show it; 0 on success, 1 on failure.
+
+    Args:
+        measure: what the record has besides provenance, model and images, in place of which it may
+            have its own.
+        show: given the record.
+    """
+    try:
+        with unwinding_endings():
+            subject = Subject(
+                provenance(),
+                find_model(options.model),
+                held_out_images(options.data, options.images),
+            )
+            measured = measure(subject)
+            folder = subject.model_folder
+            record = {
+                "provenance": subject.origin,
+                "model": {
+                    "name": folder.name,
+                    "id": subject.model.model_id.hex(),
+                    "packaged": folder in packaged_models().values(),
+                },
+                "split": "held-out",
+                "images": len(subject.images),
+                **measured,
+            }
+            options.out.mkdir(parents=True, exist_ok=True)
+            files.write_atomically(options.out / name, dumps(record), force=True)
+    except (DiffcodecError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    show(record)
+    return 0
