@@ -10,7 +10,7 @@ comparison within one run.
 
 import argparse
 import itertools
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -22,20 +22,26 @@ from benchmarks.held_out import Subject
 from benchmarks.tables import Table
 from cli.terminal import Terminal
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, Effort, effort_level
+from diffcodec.codec.effort import GROWTH_INDICES as GROWTH_RANGE
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.coding.channel import CHANNEL_CODES
+from diffcodec.model.pixel_order import RANKS
 
 RESULT = "effort-front.json"
 GROWTH_INDICES = (63, 40, 28, 19, 13, 10, 7, 4)
 GROUPS = (1, 2, 4, 8, 16)
 
 
-def settings_to_try() -> list[Effort]:
+def settings_to_try(
+    growth_indices: Iterable[int] = GROWTH_INDICES,
+    codes: Iterable[int] = tuple(CHANNEL_CODES),
+    groups: Iterable[int] = GROUPS,
+) -> list[Effort]:
     """A grid of growth, channel code and groups, and the levels that there are, each once."""
     parts = effort_level(DEFAULT_EFFORT).plan.parts
-    grid = itertools.product(GROWTH_INDICES, CHANNEL_CODES, GROUPS)
-    tried = [Effort(PlanConfig(growth, parts, code_id), groups) for growth, code_id, groups in grid]
+    grid = itertools.product(growth_indices, codes, groups)
+    tried = [Effort(PlanConfig(growth, parts, code_id), count) for growth, code_id, count in grid]
     levels = [effort_level(effort) for effort in EFFORTS]
     return list(dict.fromkeys([*tried, *levels]))
 
@@ -109,6 +115,11 @@ def front_table(rows: Sequence[dict[str, Any]]) -> Table:
     )
 
 
+def _allowed(name: str) -> Collection[int]:
+    """What a file's header can name."""
+    return {"growth": GROWTH_RANGE, "code": CHANNEL_CODES, "groups": range(1, RANKS + 1)}[name]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, write and print; 0 on success, 1 on failure, 2 on misuse."""
     parser = argparse.ArgumentParser(
@@ -119,6 +130,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
     )
+    for name, numbers, meaning in (
+        ("growth", GROWTH_INDICES, "growth indices"),
+        ("code", CHANNEL_CODES, "channel codes"),
+        ("groups", GROUPS, "groups of pixels"),
+    ):
+        parser.add_argument(
+            f"--{name}",
+            type=int,
+            nargs="+",
+            choices=_allowed(name),
+            default=list(numbers),
+            metavar="N",
+            help=f"{meaning} of the grid",
+        )
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
     options = parser.parse_args(arguments)
@@ -126,7 +151,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("expected --images and --jobs of at least 1")
 
     def measure(subject: Subject) -> dict[str, Any]:
-        settings, group = settings_to_try(), campaign.Group()
+        settings = settings_to_try(options.growth, options.code, options.groups)
+        group = campaign.Group()
         tried = [asdict(setting) for setting in settings]
         work = SettingWork(subject, settings)
         journal = campaign.Journal.open(

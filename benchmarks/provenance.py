@@ -52,9 +52,9 @@ def _changes() -> str | None:
     untracked = _git("ls-files", "--others", "--exclude-standard", "--", *_SOURCES)
     if difference is None or untracked is None:
         return None
-    digest = hashlib.sha256(difference.encode())
+    digest = hashlib.sha256(difference.encode(errors="surrogateescape"))
     for name in untracked.splitlines():
-        digest.update(name.encode())
+        digest.update(name.encode(errors="surrogateescape"))
         path = _ROOT / name
         if path.is_file():
             digest.update(path.read_bytes())
@@ -65,7 +65,13 @@ def _git(*arguments: str) -> str | None:
     """What git prints in the project's checkout, or ``None`` if it fails or is not installed."""
     try:
         result = subprocess.run(
-            ["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=True
+            ["git", *arguments],
+            cwd=_ROOT,
+            capture_output=True,
+            encoding="utf-8",
+            # Files that are not text may differ too.
+            errors="surrogateescape",
+            check=True,
         )
     except (OSError, subprocess.CalledProcessError):
         return None

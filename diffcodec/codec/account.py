@@ -82,7 +82,7 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
     accounts: list[HopAccount] = []
     while not process.plan.finished:
         before, correction = reader.position, 0
-        if process.plan.at_hop:
+        if process.plan.is_due:
             correction = reader.read_unary()
         correction_bits = reader.position - before
         packet = process.plan.packet(correction)

@@ -122,7 +122,7 @@ def _decode_hops(
 
     while not process.plan.finished:
         try:
-            packet = process.plan.packet(reader.read_unary() if process.plan.at_hop else 0)
+            packet = process.plan.packet(reader.read_unary() if process.plan.is_due else 0)
             if packet.s < stop_at_step:
                 yield frame()
                 return

@@ -176,7 +176,7 @@ class _Run:
     def _next_packet(self, end: int) -> tuple[int, Packet]:
         """The correction that fits this image's error, and the packet that it gives."""
         plan, correction = self._process.plan, 0
-        if plan.at_hop:
+        if plan.is_due:
             error = float(np.mean((self._signal - self._process.x_hat()) ** 2))
             correction = plan.correction_for(error)
         return correction, plan.packet(correction, end)
@@ -184,7 +184,7 @@ class _Run:
     def _code(self, correction: int, packet: Packet) -> None:
         process, before = self._process, self._writer.bit_length
         squared_error = float(np.sum((self._signal - process.x_hat()) ** 2))
-        if packet.begins_hop:
+        if packet.corrected:
             self._writer.write_unary(correction)
         process.tell(packet, self._signal, self._writer)
         self._evaluations += packet.begins_hop
@@ -212,7 +212,7 @@ class _Run:
     def _bytes_after(self, correction: int, packet: Packet) -> int:
         """Size of a lossy file that ends with ``packet``."""
         told = BitWriter()
-        if packet.begins_hop:
+        if packet.corrected:
             told.write_unary(correction)
         bits = self._writer.bit_length + told.bit_length + self._layout.count * packet.bits
         return len(self._file(bytes(-(-bits // 8))))

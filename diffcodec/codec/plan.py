@@ -20,11 +20,14 @@ from diffcodec.errors import BitstreamError
 Float64 = NDArray[np.float64]
 
 GROWTH_UNIT = 1.0 / 128.0
-SMALLEST_HOP_BITS = 40
+SMALLEST_HOP_BITS = 36
 HOP_OFFSET_BITS = 64
-SMALLEST_PART_BITS = 48
+SMALLEST_PART_BITS = 40
 CORRECTIONS_PER_OCTAVE = 3
 LARGEST_CORRECTION = 24
+CORRECTION_INTERVAL_BITS = 80
+ALWAYS_CORRECTED_BITS = 100
+"""So early in a file a hop changes x̂_0's error by more than its mean over images tells."""
 SMALLEST_ERROR = 2.0**-40
 LARGEST_ERROR = 4.0
 """Signals lie in [−1, 1], so no error is larger: a stream cannot ask for ever larger packets."""
@@ -79,7 +82,8 @@ class Packet:
         t, s: steps of the grid, s < t.
         bits: the channel code's budget for each vector.
         error: the squared error per dimension of x̂_0 that both ends reckon with.
-        begins_hop: whether x̂_0 comes straight from the network, and a correction is told.
+        begins_hop: whether x̂_0 comes straight from the network.
+        corrected: whether a correction is told before it.
         runs_on: whether the hop has other packets, with which this one's code is of one piece.
     """
 
@@ -88,13 +92,14 @@ class Packet:
     bits: int
     error: float
     begins_hop: bool
+    corrected: bool
     runs_on: bool
 
 
 class HopPlan:
     """Walks the grid from T to ``final_step``; encoder and decoder each drive one.
 
-    Call `packet`, at the beginning of a hop with the correction, then `advance`, until `finished`.
+    Call `packet`, with the correction where it `is_due`, then `advance`, until `finished`.
     """
 
     def __init__(
@@ -118,6 +123,7 @@ class HopPlan:
         self._dimensions, self._final_step = dimensions, final_step
         self.t = schedule.steps
         self._paid_bits = 0
+        self._uncorrected_bits = CORRECTION_INTERVAL_BITS
         self._parts_left = 0
         self._part_bits = 0
         self._difficulty = 1.0
@@ -134,6 +140,16 @@ class HopPlan:
     def at_hop(self) -> bool:
         """Whether the next packet begins a hop, with an evaluation of the network."""
         return self._parts_left == 0
+
+    @property
+    def is_due(self) -> bool:
+        """Whether a correction is told before the next packet: at a hop, but not at every short one.
+
+        From hop to hop an image's error keeps its ratio to the mean over images within a few
+        hundredths (docs/coding.md), less than what a correction tells.
+        """
+        interval = CORRECTION_INTERVAL_BITS if self._paid_bits >= ALWAYS_CORRECTED_BITS else 0
+        return self.at_hop and self._uncorrected_bits >= interval
 
     @property
     def hop_step(self) -> int:
@@ -164,7 +180,12 @@ class HopPlan:
         return max(SMALLEST_ERROR, self._hop_error / (1.0 + spread * gain * self._hop_error))
 
     def correction_for(self, error: float) -> int:
-        """The correction, in thirds of an octave, that brings the prediction to ``error``."""
+        """The correction, in thirds of an octave, that brings the prediction to ``error``.
+
+        0 where none `is_due`.
+        """
+        if not self.is_due:
+            return 0
         ratio = max(error, SMALLEST_ERROR) / self.predicted_error()
         correction = round(CORRECTIONS_PER_OCTAVE * float(np.log2(ratio)))
         return max(-LARGEST_CORRECTION, min(LARGEST_CORRECTION, correction))
@@ -173,7 +194,7 @@ class HopPlan:
         """The next packet; does not move.
 
         Args:
-            correction: at the beginning of a hop, as told; 0 inside it.
+            correction: as told where it `is_due`, else 0.
             final_step: an end other than the plan's own, to ask what another end would give.
 
         Raises:
@@ -197,7 +218,8 @@ class HopPlan:
         largest = code.nearest_budget(LARGEST_PACKET_BITS, state)
         kl_nats = min(kl_nats, code.bought_nats(largest, state))
         bits = code.payload_bits(kl_nats, state)
-        return Packet(self.t, s, bits, error, self.at_hop, runs_on=self._hop()[0] > 1)
+        runs_on = self._hop()[0] > 1
+        return Packet(self.t, s, bits, error, self.at_hop, self.is_due, runs_on)
 
     def advance(self, packet: Packet, code_state: CodeState) -> None:
         """Move to the end of ``packet``, after which the channel code stands at ``code_state``."""
@@ -205,8 +227,11 @@ class HopPlan:
             self._parts_left, self._part_bits = self._hop()
             self._difficulty = packet.error / max(SMALLEST_ERROR, float(self._curve[self.t]))
             self._hop_error, self._hop_step = packet.error, packet.t
+        if packet.corrected:
+            self._uncorrected_bits = 0
         self._parts_left -= 1
         self._paid_bits += packet.bits
+        self._uncorrected_bits += packet.bits
         self._code_state = code_state
         self.t = packet.s
 
@@ -252,7 +277,7 @@ def hop_stream_bits(plan: HopPlan, vectors: int, reader: BitReader) -> int:
         BitstreamError: a correction that no encoder makes.
     """
     while not plan.finished:
-        packet = plan.packet(reader.read_unary() if plan.at_hop else 0)
+        packet = plan.packet(reader.read_unary() if plan.is_due else 0)
         reader.skip(vectors * packet.bits)
         plan.advance(packet, _GOING_ON)
     return reader.position

@@ -149,15 +149,18 @@ class Hybrid:
 
 
 class PixelVlb:
-    """What a file costs: the bound down to the noise where pixels take over, and the pixels.
+    """What a file costs, in bits/dim: hops down to a hand-over, pixels from there.
 
-    Most of a batch is the continuous-time bound (`ContinuousVlb`) at γ uniform down to
-    ``LOWEST_HANDOVER``, whose errors also teach the pixel model their spread, without a say on the
-    mean. The rest learns the last stage: −log p(x | z_γ, known pixels) per unknown coordinate, in
-    bits, at γ uniform over the handovers' range and with the first k ranks of pixels known.
+    Its mean over the batch estimates that sum, averaged over hand-overs γ_h uniform between
+    ``LOWEST_HANDOVER`` and ``HIGHEST_HANDOVER``. Images at the front of the batch have the
+    continuous-time bound (`ContinuousVlb`) at γ uniform over the schedule's noise above the lowest
+    hand-over, times the share of hand-overs that lie below γ; its errors also teach the pixel model
+    their spread, without a say on the mean. Those at the back have the last stage:
+    −log p(x | z_γ, known pixels) per unknown coordinate, in bits, at γ a hand-over and with the
+    first k ranks of pixels known.
     """
 
-    PIXEL_FRACTION = 0.25
+    PIXEL_FRACTION = 0.375
     SPREAD_WEIGHT = 0.1
     LOWEST_HANDOVER, HIGHEST_HANDOVER = -11.2, -7.5
 
@@ -187,12 +190,16 @@ class PixelVlb:
         posterior = denoiser.posterior(z, gamma, known)
         squared_error = (posterior.mean - x).square().sum(dim=(1, 2, 3))
         bound = _bits_per_dimension(0.5 * span * torch.exp(-gamma) * squared_error, x)
+        handed_over_below = ((gamma - self._lowest) / pixel_span).clamp(0.0, 1.0)
         spread = _level_bits(posterior.with_fixed_mean().nats(x)).mean(dim=(1, 2, 3))
         unknown = 1.0 - known
         pixels = (_level_bits(posterior.nats(x)) * unknown).mean(dim=(1, 2, 3))
         pixels = pixels / unknown.mean(dim=(1, 2, 3))
         is_hop = torch.arange(len(x), device=x.device) < hops
-        return torch.where(is_hop, bound + self.SPREAD_WEIGHT * spread, pixels)
+        cost = torch.where(is_hop, handed_over_below * bound + self.SPREAD_WEIGHT * spread, pixels)
+        # The mean over the batch is then that over the hops plus that over the pixels.
+        share = torch.where(is_hop, hops / len(x), (len(x) - hops) / len(x))
+        return cost / share
 
 
 OBJECTIVES: Mapping[str, Callable[[Schedule], Objective]] = {

@@ -55,7 +55,7 @@ def test_one_command_writes_the_record_and_is_resumed(
     taken = held_out.provenance()
     monkeypatch.setattr(held_out, "provenance", lambda: taken)
     monkeypatch.setattr(held_out, "held_out_images", lambda data, count: images[:count])
-    monkeypatch.setattr(effort_front, "settings_to_try", lambda: [effort_level(1), OTHER])
+    monkeypatch.setattr(effort_front, "settings_to_try", lambda *grids: [effort_level(1), OTHER])
     command = ["--images", "2", "--jobs", "1", "--model", str(tiny_folder), "--out", str(tmp_path)]
     assert effort_front.main(command) == 0
     written = (tmp_path / effort_front.RESULT).read_bytes()
@@ -72,7 +72,7 @@ def test_one_command_writes_the_record_and_is_resumed(
     assert "--resume goes on with it" in capsys.readouterr().err
     assert effort_front.main([*command, "--resume"]) == 0
     assert (tmp_path / effort_front.RESULT).read_bytes() == written
-    monkeypatch.setattr(effort_front, "settings_to_try", lambda: [OTHER])
+    monkeypatch.setattr(effort_front, "settings_to_try", lambda *grids: [OTHER])
     assert effort_front.main([*command, "--resume"]) == 1
     assert "cannot be resumed: other settings;" in capsys.readouterr().err
 

@@ -260,7 +260,7 @@ def gaussians(container: Container, model: CodecModel, image: Pixels) -> NDArray
     process = ReverseProcess(model, layout, config, header.final_step)
     reader = BitReader(container.hops().data)
     while not process.plan.finished:
-        process.hear(process.plan.packet(reader.read_unary() if process.plan.at_hop else 0), reader)
+        process.hear(process.plan.packet(reader.read_unary() if process.plan.is_due else 0), reader)
     stage = PixelStage(model, layout, process.z, process.plan.t, process.estimate())
     runs: list[LevelRun] = []
 

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from diffcodec.bits import BitReader, BitWriter
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_level
 from diffcodec.codec.plan import (
+    ALWAYS_CORRECTED_BITS,
+    CORRECTION_INTERVAL_BITS,
     CORRECTIONS_PER_OCTAVE,
     HOP_OFFSET_BITS,
     LARGEST_CORRECTION,
@@ -55,7 +57,7 @@ def encoder_walk(
     """Corrections and packets of an encoder, which asks for another end than its plan's."""
     plan, walked, error = plan_to(config), [], cycle(true_errors)
     while plan.t > end:
-        correction = plan.correction_for(next(error)) if plan.at_hop else 0
+        correction = plan.correction_for(next(error))
         packet = plan.packet(correction, end)
         walked.append((correction, packet))
         move(plan, packet)
@@ -83,7 +85,7 @@ def test_corrections_alone_tell_where_the_hops_end(
 ) -> None:
     writer = BitWriter()
     for correction, packet in encoder_walk(config, true_errors, end):
-        if packet.begins_hop:
+        if packet.corrected:
             writer.write_unary(correction)
         writer.write_array(np.ones(vectors * packet.bits), 1)
     data = writer.to_bytes()
@@ -186,7 +188,7 @@ def test_no_corrections_make_packets_without_bound(correction: int, code_id: int
     plan = plan_to(PlanConfig(63, 1, code_id))
     largest = CHANNEL_CODES[code_id].nearest_budget(LARGEST_PACKET_BITS, CodeState())
     while not plan.finished:
-        packet = plan.packet(correction if plan.at_hop else 0)
+        packet = plan.packet(correction if plan.is_due else 0)
         assert packet.bits <= largest
         assert 0.0 < packet.error <= LARGEST_ERROR
         move(plan, packet)
@@ -199,6 +201,26 @@ def test_no_effort_s_packets_come_near_the_largest(effort: int) -> None:
         packet = plan.packet(0)
         assert 4 * packet.bits < LARGEST_PACKET_BITS
         move(plan, packet)
+
+
+@pytest.mark.parametrize("growth_index", [0, 8, 63])
+def test_corrections_are_told_at_hops_so_many_bits_apart(growth_index: int) -> None:
+    plan = plan_to(PlanConfig(growth_index, 8, 2))
+    paid, since, passed_over = 0, CORRECTION_INTERVAL_BITS, 0
+    while not plan.finished:
+        far = paid < ALWAYS_CORRECTED_BITS or since >= CORRECTION_INTERVAL_BITS
+        assert plan.is_due == (plan.at_hop and far)
+        # A prediction twice too small is told where a correction is due, else it is not.
+        assert plan.correction_for(2.0 * plan.predicted_error()) == (
+            CORRECTIONS_PER_OCTAVE if plan.is_due else 0
+        )
+        packet = plan.packet(0)
+        assert packet.corrected == plan.is_due
+        passed_over += packet.begins_hop and not packet.corrected
+        since = packet.bits if packet.corrected else since + packet.bits
+        paid += packet.bits
+        move(plan, packet)
+    assert passed_over > 3 or growth_index == 63
 
 
 def test_a_hop_is_corrected_once_where_it_begins() -> None:
