@@ -143,10 +143,10 @@ class HopPlan:
 
     @property
     def is_due(self) -> bool:
-        """Whether a correction is told before the next packet: at a hop, but not at every short one.
+        """Whether a correction is told before the next packet: at a hop, not at every short one.
 
-        From hop to hop an image's error keeps its ratio to the mean over images within a few
-        hundredths (docs/coding.md), less than what a correction tells.
+        From hop to hop an image's error keeps its ratio to the mean over images, more nearly than
+        a correction tells.
         """
         interval = CORRECTION_INTERVAL_BITS if self._paid_bits >= ALWAYS_CORRECTED_BITS else 0
         return self.at_hop and self._uncorrected_bits >= interval
