@@ -33,8 +33,10 @@ report: $(READY)
 train-default: $(READY)
 	$(BIN)/diffcodec train --config default --out runs/bound --resume --images 290000 \
 		--objective vlb --optimizer adam --learning-rate 1.2e-3 --warmup 12800 --decay 0.3
-	$(BIN)/diffcodec train --config default --out runs/default --resume --images 142000 \
+	$(BIN)/diffcodec train --config default --out runs/pixels --resume --images 142000 \
 		--init runs/bound/model --warmup 4800 --seed 11
+	$(BIN)/diffcodec train --config default --out runs/default --resume --images 307200 \
+		--init runs/pixels/model --warmup 4800 --decay 0.6 --seed 23
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,7 +1,8 @@
 """What real files measure: one lossless file an image, all its prefixes, and files for budgets.
 
 A lossless file is decoded hop by hop; each hop gives the length of the shortest prefix of the file
-that holds it, and the error of the image that this prefix decodes to. Three questions are asked of
+that holds it, and the error of the image that this prefix decodes to; so do the last packets that
+end within each of the table's rates. Three questions are asked of
 these cuts. At equal length: cut every file at the same number of bytes. At equal noise: stop every
 file at one step of the reverse process, so that hard images take more bits, as other codecs'
 quality settings do. And what it cost: bits paid for the KL bought so far.
@@ -130,7 +131,7 @@ def measure_file(
 
     Args:
         every_packet: measure a cut after every packet, which costs an evaluation of the network
-            each; otherwise where hops begin, for nothing.
+            each; otherwise where hops begin, for nothing, and at the table's rates.
     """
     encoded = encode_image(pixels, model, EncoderSettings.for_effort(effort_level(effort)))
     container = Container.open(encoded.data, name)
@@ -297,7 +298,8 @@ def _packet_cuts(
     by_length: dict[int, Cut] = {}
     # Of a file that does not come back exactly, the cuts that decode still count.
     with contextlib.suppress(BitstreamError):
-        for frame in decode_frames(container, model, at_hops=not every_packet):
+        shown = None if every_packet else _last_packets_within_rates(container, encoded)
+        for frame in decode_frames(container, model, shown=shown):
             told = [entry for entry in encoded.ledger if entry.s >= frame.step]
             by_length[frame.stream_bytes] = Cut(
                 stream_bytes=frame.stream_bytes,
@@ -308,6 +310,15 @@ def _packet_cuts(
                 paid_bits=sum(entry.paid_bits for entry in told),
             )
     return tuple(by_length[length] for length in sorted(by_length))
+
+
+def _last_packets_within_rates(container: Container, encoded: Encoded) -> set[int]:
+    """For each of the table's rates how many packets a file cut to it holds."""
+    paid_bits = np.cumsum([entry.paid_bits for entry in encoded.ledger])
+    lengths = len(container.header_bytes) + -(-paid_bits // 8)
+    rates = (*TABLE_RATES_BPD, *np.arange(TABLE_RATES_BPD[-1], encoded.bpd, TABLE_STRIDE_BPD))
+    held = [math.floor(rate * container.header.dimensions / 8.0) for rate in rates]
+    return set(np.searchsorted(lengths, held, side="right").tolist())
 
 
 def _stored_cuts(container: Container, model: CodecModel, pixels: Pixels) -> tuple[Cut, ...]:

@@ -1,6 +1,6 @@
 """The decoder: a stream, or any prefix of one, to successively finer images."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ def decode_frames(
     *,
     stop_at_step: int = 0,
     every: bool = True,
-    at_hops: bool = False,
+    shown: Collection[int] | None = None,
 ) -> Iterator[Frame]:
     """x̂_0 before the first packet, after each packet, and the exact pixels of a lossless file.
 
@@ -56,9 +56,8 @@ def decode_frames(
         model: the model that the header names; not needed for stored pixels.
         stop_at_step: packets that end below this step are left, and, unless it is 0, the pixels.
         every: False gives the last frame alone, without evaluating the network for the others.
-        at_hops: of the frames between packets only those that cost no evaluation of their own:
-            where a hop begins, before its first packet. The frame before the exact pixels is
-            given all the same.
+        shown: numbers of packets, counted from 1, after which a frame is wanted; after others there
+            is one only where it costs no evaluation of its own, before a hop. None wants all.
 
     Raises:
         ModelMismatchError: the file was made with another model; raised before any frame.
@@ -74,7 +73,7 @@ def decode_frames(
             f"{container.name}: expected the model {container.header.model_id.hex()} that it was "
             f"encoded with, found {found}"
         )
-    yield from _decode_hops(container, model, stop_at_step, every, at_hops)
+    yield from _decode_hops(container, model, stop_at_step, every, shown)
 
 
 def find_hops_end(container: Container, model: CodecModel) -> Container:
@@ -103,7 +102,11 @@ def find_hops_end(container: Container, model: CodecModel) -> Container:
 
 
 def _decode_hops(
-    container: Container, model: CodecModel, stop_at_step: int, every: bool, at_hops: bool
+    container: Container,
+    model: CodecModel,
+    stop_at_step: int,
+    every: bool,
+    shown: Collection[int] | None,
 ) -> Iterator[Frame]:
     header, hops = container.header, find_hops_end(container, model).hops()
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
@@ -138,7 +141,7 @@ def _decode_hops(
         except BitstreamError as error:
             yield frame()
             raise BitstreamError(f"{container.name}: {error}") from error
-        if every and (packet.begins_hop or not at_hops):
+        if every and (shown is None or packet.begins_hop or packets in shown):
             yield frame()
         process.hear(packet, reader)
         packets += 1

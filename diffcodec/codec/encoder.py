@@ -25,7 +25,7 @@ from diffcodec.units import bits_per_dimension, nats_to_bits
 
 Float64 = NDArray[np.float64]
 
-HANDOVER_GAMMA = -9.4
+HANDOVER_GAMMA = -9.0
 
 
 class BudgetError(DiffcodecError):

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.real_files import (
+    TABLE_RATES_BPD,
     Cut,
     FileMeasurement,
     cuts_at_rate,
@@ -81,7 +82,7 @@ def test_the_error_at_a_cut_is_that_of_the_file_cut_there(
         assert cut.mse == pytest.approx(float(np.mean(difference**2)))
 
 
-def test_cuts_where_hops_begin_are_some_of_those_after_every_packet(
+def test_few_cuts_are_those_of_every_packet_at_hops_and_at_the_table_s_rates(
     images: Pixels, model: CodecModel, measurements: list[FileMeasurement], hops_always: None
 ) -> None:
     few = measure_file("image", images[0], model, 1, every_packet=False)
@@ -89,7 +90,11 @@ def test_cuts_where_hops_begin_are_some_of_those_after_every_packet(
     assert set(few.cuts) < set(every.cuts)
     assert few.cuts[-1] == every.cuts[-1]
     # One hop a time that the network is evaluated, and the exact pixels.
-    assert len(few.cuts) == few.evaluations + 1
+    assert len(few.cuts) > few.evaluations + 1
+    rates = [rate for rate in TABLE_RATES_BPD if cuts_at_rate([every], rate) != [None]]
+    assert rates
+    for rate in rates:
+        assert cuts_at_rate([few], rate) == cuts_at_rate([every], rate)
 
 
 def test_frames_at_hops_cost_next_to_no_evaluations(
@@ -104,7 +109,7 @@ def test_frames_at_hops_cost_next_to_no_evaluations(
 
     monkeypatch.setattr(CodecModel, "estimate", counted)
     counts = []
-    for options in ({"every": False}, {"at_hops": True}, {}):
+    for options in ({"every": False}, {"shown": ()}, {}):
         calls.clear()
         list(decode_frames(Container.open(lossless_data, "file"), model, **options))
         counts.append(len(calls))
