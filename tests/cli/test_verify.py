@@ -162,25 +162,29 @@ def test_the_pixel_limit_is_kept(
 
 
 @pytest.fixture
-def _other_arithmetic(large_file: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Models are loaded, once the file is there, with every weight moved to its upper neighbour."""
+def other_arithmetic(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[int], None]]:
+    """A function: from now on models are loaded with every weight moved up by so many ulps."""
 
-    def load(folder: Path) -> CodecModel:
-        model = load_codec_model(folder)
-        with torch.no_grad():
-            for parameter in model.checkpoint.denoiser.parameters():
-                parameter.copy_(torch.nextafter(parameter, torch.full_like(parameter, torch.inf)))
-        return model
+    def perturb(ulps: int) -> None:
+        def load(folder: Path) -> CodecModel:
+            model = load_codec_model(folder)
+            with torch.no_grad():
+                for parameter in model.checkpoint.denoiser.parameters():
+                    above = torch.full_like(parameter, torch.inf)
+                    for _ in range(ulps):
+                        parameter.copy_(torch.nextafter(parameter, above))
+            return model
 
-    verify._load_model.cache_clear()
-    monkeypatch.setattr("diffcodec.codec.model.load_codec_model", load)
-    yield
+        verify._load_model.cache_clear()
+        monkeypatch.setattr("diffcodec.codec.model.load_codec_model", load)
+
+    yield perturb
     verify._load_model.cache_clear()
 
 
 @pytest.fixture
 def large_file(tmp_path: Path, tiny_folder: Path, smooth_image: Callable[..., Pixels]) -> Path:
-    """A file of so many values that other arithmetic rounds some mean differently."""
+    """A file of so many values that other arithmetic soon rounds some mean differently."""
     image = tmp_path / "large.png"
     image.write_bytes(png_bytes(smooth_image(40, 40, 3, seed=4)))
     encode = ["encode", "-q", "--effort", "1", "--model", str(tiny_folder), str(image)]
@@ -191,16 +195,24 @@ def large_file(tmp_path: Path, tiny_folder: Path, smooth_image: Callable[..., Pi
     return image.with_suffix(".dfc")
 
 
-@pytest.mark.usefixtures("_other_arithmetic")
 def test_a_numeric_mismatch_has_its_own_code_and_leaves_the_last_good_image(
     large_file: Path,
     tiny_folder: Path,
+    other_arithmetic: Callable[[int], None],
     check: Verify,
     capsys: pytest.CaptureFixture[str],
     smooth_image: Callable[..., Pixels],
 ) -> None:
-    assert check(large_file) == 4
-    assert line(capsys).startswith(f"{large_file}: numeric mismatch at segment 2, the last stage: ")
+    # How many ulps round some mean or scale differently depends on the weights, and those on the
+    # processor that trained them a moment ago: one is enough on some, and never is it damage.
+    for ulps in (1, 4, 16, 64):
+        other_arithmetic(ulps)
+        code = check(large_file)
+        found = line(capsys)
+        if code == 4:
+            break
+        assert (code, ": ok, " in found) == (0, True)
+    assert found.startswith(f"{large_file}: numeric mismatch at segment 2, the last stage: ")
     assert main(["decode", "--model", str(tiny_folder), str(large_file)]) == 4
     warning, error = capsys.readouterr().err.splitlines()
     assert "last good packet" in warning
