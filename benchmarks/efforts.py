@@ -1,5 +1,6 @@
 """Lossless size against time: what more evaluations of the network and a longer search buy."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -8,7 +9,7 @@ import numpy as np
 
 from benchmarks.adapters.base import Pixels
 from benchmarks.parts import PARTS, Seconds, time_parts
-from benchmarks.real_files import decode_last, standard_error
+from benchmarks.real_files import decode_last, price, standard_error
 from diffcodec.codec.effort import Effort
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel
@@ -22,12 +23,15 @@ class EffortFile:
     Attributes:
         lossless_bytes: length of the file.
         exact: whether the decoder gave the pixels back.
+        kl_bits, paid_bits: of the hops, KL and what was paid for it; 0 for stored pixels.
         evaluations: of the network, that a decoder of the whole file needs.
         encode, decode: seconds on one thread.
     """
 
     lossless_bytes: int
     exact: bool
+    kl_bits: float
+    paid_bits: int
     evaluations: int
     encode: Seconds
     decode: Seconds
@@ -51,6 +55,8 @@ def measure_effort(pixels: Pixels, model: CodecModel, effort: Effort) -> EffortF
     return EffortFile(
         lossless_bytes=len(encoded.data),
         exact=bool(np.array_equal(decoded, pixels)),
+        kl_bits=math.fsum(entry.kl_bits for entry in encoded.ledger),
+        paid_bits=sum(entry.paid_bits for entry in encoded.ledger),
         evaluations=encoded.evaluations,
         encode=encode,
         decode=decode,
@@ -70,6 +76,9 @@ def summarize_effort(files: Sequence[EffortFile], dimensions: int) -> dict[str, 
     return {
         "images": len(files),
         "exact_round_trips": sum(file.exact for file in files),
+        "paid_over_kl": price(
+            sum(file.paid_bits for file in files), math.fsum(file.kl_bits for file in files)
+        ),
         "mean_bpd": float(sizes_bpd.mean()),
         "standard_error_bpd": standard_error(sizes_bpd),
         "evaluations_mean": float(np.mean([file.evaluations for file in files])),

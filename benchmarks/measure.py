@@ -21,6 +21,7 @@ from benchmarks.adapters.base import Pixels
 from benchmarks.adapters.diffcodec_file import Diffcodec
 from benchmarks.efforts import EffortFile, measure_effort, summarize_efforts
 from benchmarks.examples import measure_example
+from benchmarks.excess import summarize_excess
 from benchmarks.inputs import first_images
 from benchmarks.peers import bd_rates, measure_peers, summarize_peers
 from benchmarks.provenance import provenance
@@ -55,6 +56,8 @@ from diffcodec.model.catalog import find_model
 FILES, PEERS, BUDGETS, THEORY, TRAIN, EFFORT, EXAMPLE, SPEED, THREADS = (
     *("files", "peers", "budgets", "theory", "train", "effort", "example", "speed", "threads"),
 )
+ROUND_TRIP_EFFORTS = (1, 3)
+"""Efforts besides the one of the files at which many images go to a file and back."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Settings:
         theory, train: the theoretical curve over test images, the codelength over training images.
         draws: noise levels drawn for each image of those.
         efforts: lossless files at every effort.
+        round_trips: lossless files at each of `ROUND_TRIP_EFFORTS`.
         examples: pictures for strips and the report.
         speed: images timed with every codec, on a machine that should do nothing else.
         threads: images coded across thread counts.
@@ -87,12 +91,17 @@ class Settings:
     train: int = 200
     draws: int = THEORY_DRAWS
     efforts: int = 8
+    round_trips: int = 1000
     examples: int = 4
     speed: int = 12
     threads: int = 10
     device: str = "cpu"
     seed: int = 0
     budgets_bpd: tuple[float, ...] = BUDGETS_BPD
+
+    def files_at(self, effort: int) -> int:
+        """Lossless files at an effort."""
+        return max(self.efforts, self.round_trips if effort in ROUND_TRIP_EFFORTS else 0)
 
     def items(self) -> list[str]:
         """What worker processes do, the longest first so that all end together."""
@@ -101,7 +110,9 @@ class Settings:
             *((THEORY, self.theory), (TRAIN, self.train), (PEERS, self.peers)),
         )
         efforts = [
-            f"{EFFORT}{effort}/{index}" for effort in EFFORTS for index in range(self.efforts)
+            f"{EFFORT}{effort}/{index}"
+            for effort in EFFORTS
+            for index in range(self.files_at(effort))
         ]
         return [*efforts, *(f"{stage}/{index}" for stage, n in counts for index in range(n))]
 
@@ -231,16 +242,21 @@ def summarize(work: ImageWork, results: campaign.Results, origin: Any) -> dict[s
     if settings.theory:
         theories = [Theory.from_json(entry) for entry in of(THEORY, settings.theory)]
         record["theory"] = summarize_theory(theories, schedule)
+        record["excess"] = summarize_excess(own, theories, schedule)
     if settings.train:
         theories = [Theory.from_json(entry) for entry in of(TRAIN, settings.train)]
         record["train_codelength"] = summarize_codelength(theories, schedule)
+
+    def files_at(effort: int, count: int) -> list[EffortFile]:
+        return [EffortFile.from_json(entry) for entry in of(f"{EFFORT}{effort}", count)]
+
+    if settings.round_trips:
+        record["round_trips"] = summarize_efforts(
+            {effort: files_at(effort, settings.round_trips) for effort in ROUND_TRIP_EFFORTS},
+            dimensions,
+        )
     if settings.efforts:
-        efforts = {
-            effort: [
-                EffortFile.from_json(entry) for entry in of(f"{EFFORT}{effort}", settings.efforts)
-            ]
-            for effort in EFFORTS
-        }
+        efforts = {effort: files_at(effort, settings.efforts) for effort in EFFORTS}
         record["efforts"] = summarize_efforts(efforts, dimensions)
         # The same images, however few.
         same = of(PEERS, min(settings.efforts, settings.peers))
@@ -308,6 +324,7 @@ _COUNT_OPTIONS = {
     "theory": "the theoretical curve",
     "train": "the codelength of training images",
     "efforts": "lossless files at every effort",
+    "round_trips": f"round trips at efforts {', '.join(map(str, ROUND_TRIP_EFFORTS))}",
     "examples": "pictures for strips and the report",
     "speed": "speed of every codec",
     "threads": "exactness across thread counts",
@@ -324,7 +341,10 @@ def _parser() -> argparse.ArgumentParser:
     for name, meaning in _COUNT_OPTIONS.items():
         count = getattr(default, name)
         parser.add_argument(
-            f"--{name}", type=int, metavar="N", help=f"images for {meaning}; default {count}"
+            f"--{name.replace('_', '-')}",
+            type=int,
+            metavar="N",
+            help=f"images for {meaning}; default {count}",
         )
     parser.add_argument("--draws", type=int, default=default.draws, metavar="N")
     parser.add_argument("--every-packet", action="store_true", help="cuts after every packet")

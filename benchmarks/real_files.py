@@ -96,6 +96,12 @@ class FileMeasurement:
         """Size of the lossless file in bits/dim."""
         return bits_per_dimension(8.0 * self.lossless_bytes, self.dimensions)
 
+    @property
+    def handover_step(self) -> int:
+        """Where the hops end; T for stored pixels."""
+        # The whole file's cut stands at step 0 for its exact pixels; hops end before it.
+        return self.cuts[-2].step if len(self.cuts) > 1 and not self.stored else FINEST_STEPS
+
     def to_json(self) -> dict[str, Any]:
         """For the journal of a run."""
         return asdict(self)
@@ -222,7 +228,7 @@ def summarize_files(files: Sequence[FileMeasurement], overhead: int) -> dict[str
         "cuts": _at_equal_length(files, np.geomspace(first_bpd, last_bpd, CURVE_POINTS)),
         "table": _at_equal_length(files, np.array(rates)),
         "stops": _at_equal_noise(files),
-        "ledger": _by_step(files),
+        "ledger": by_step(files),
     }
 
 
@@ -248,7 +254,7 @@ def summarize_budgets(
                 "max_bpd": max(actual_bpd),
                 "images": len(files),
                 **quality(np.array([file.mse for file in files]), [file.ssim for file in files]),
-                "paid_over_kl": _ratio(sum(file.paid_bits for file in files), kl_bits),
+                "paid_over_kl": price(sum(file.paid_bits for file in files), kl_bits),
                 "cut_rmse": math.sqrt(float(np.mean(cut_mse)))
                 if len(cut_mse) == len(files)
                 else None,
@@ -279,6 +285,41 @@ def cuts_at_step(files: Sequence[FileMeasurement], step: int) -> list[Cut]:
         file.cuts[-1] if file.stored else [cut for cut in file.cuts if cut.step >= step][-1]
         for file in files
     ]
+
+
+def by_step(files: Sequence[FileMeasurement]) -> dict[str, list[float]] | None:
+    """Bits told down to each step, and the error there, over the images that have hops.
+
+    A hop's bits are spread evenly over its steps, and its error falls evenly in its logarithm.
+    """
+    coded = [file for file in files if not file.stored]
+    if not coded:
+        return None
+    at = np.array(LEDGER_STEPS, dtype=np.float64)
+    paid, kl, mse = (np.zeros((len(coded), len(at))) for _ in range(3))
+    for row, file in enumerate(coded):
+        cuts = [cut for cut in file.cuts if cut.stream_bytes < file.lossless_bytes][::-1]
+        steps = [float(cut.step) for cut in cuts]
+        paid[row] = np.interp(at, steps, [cut.paid_bits / file.dimensions for cut in cuts])
+        kl[row] = np.interp(at, steps, [cut.kl_bits / file.dimensions for cut in cuts])
+        logarithms = [math.log(max(cut.mse, 2.0**-40)) for cut in cuts]
+        mse[row] = np.exp(np.interp(at, steps, logarithms))
+    last = max(file.handover_step for file in coded)
+    shown = at >= last
+    low, high = bootstrap_rmse(mse[:, shown])
+    return {
+        "step": at[shown].tolist(),
+        "paid_bpd": paid[:, shown].mean(axis=0).tolist(),
+        "kl_bpd": kl[:, shown].mean(axis=0).tolist(),
+        "rmse": np.sqrt(mse[:, shown].mean(axis=0)).tolist(),
+        "rmse_low": low.tolist(),
+        "rmse_high": high.tolist(),
+    }
+
+
+def price(paid_bits: float, kl_bits: float) -> float | None:
+    """Bits paid for a bit of KL; None where there is none."""
+    return paid_bits / kl_bits if kl_bits > 0.0 else None
 
 
 def standard_error(values: Float64) -> float | None:
@@ -340,8 +381,8 @@ def _price(files: Sequence[FileMeasurement]) -> dict[str, float | None]:
     return {
         "kl_bits": kl_bits,
         "paid_bits": float(paid_bits),
-        "paid_over_kl": _ratio(paid_bits, kl_bits),
-        "paid_with_headers_over_kl": _ratio(paid_bits + header_bits, kl_bits),
+        "paid_over_kl": price(paid_bits, kl_bits),
+        "paid_with_headers_over_kl": price(paid_bits + header_bits, kl_bits),
     }
 
 
@@ -381,7 +422,7 @@ def _point(cuts: Sequence[Cut]) -> dict[str, Any]:
     kl_bits = math.fsum(cut.kl_bits for cut in cuts)
     return {
         **quality(np.array([cut.mse for cut in cuts]), [cut.ssim for cut in cuts]),
-        "paid_over_kl": _ratio(sum(cut.paid_bits for cut in cuts), kl_bits),
+        "paid_over_kl": price(sum(cut.paid_bits for cut in cuts), kl_bits),
     }
 
 
@@ -421,38 +462,3 @@ def _at_equal_noise(files: Sequence[FileMeasurement]) -> list[dict[str, Any]]:
             }
         )
     return points
-
-
-def _by_step(files: Sequence[FileMeasurement]) -> dict[str, list[float]] | None:
-    """Bits told down to each step, and the error there, over the images that have hops.
-
-    A hop's bits are spread evenly over its steps, and its error falls evenly in its logarithm.
-    """
-    coded = [file for file in files if not file.stored]
-    if not coded:
-        return None
-    at = np.array(LEDGER_STEPS, dtype=np.float64)
-    paid, kl, mse = (np.zeros((len(coded), len(at))) for _ in range(3))
-    for row, file in enumerate(coded):
-        # The whole file's cut stands at step 0 for its exact pixels; hops end before it.
-        cuts = [cut for cut in file.cuts if cut.stream_bytes < file.lossless_bytes][::-1]
-        steps = [float(cut.step) for cut in cuts]
-        paid[row] = np.interp(at, steps, [cut.paid_bits / file.dimensions for cut in cuts])
-        kl[row] = np.interp(at, steps, [cut.kl_bits / file.dimensions for cut in cuts])
-        logarithms = [math.log(max(cut.mse, 2.0**-40)) for cut in cuts]
-        mse[row] = np.exp(np.interp(at, steps, logarithms))
-    last = max(file.cuts[-2].step if len(file.cuts) > 1 else FINEST_STEPS for file in coded)
-    shown = at >= last
-    low, high = bootstrap_rmse(mse[:, shown])
-    return {
-        "step": at[shown].tolist(),
-        "paid_bpd": paid[:, shown].mean(axis=0).tolist(),
-        "kl_bpd": kl[:, shown].mean(axis=0).tolist(),
-        "rmse": np.sqrt(mse[:, shown].mean(axis=0)).tolist(),
-        "rmse_low": low.tolist(),
-        "rmse_high": high.tolist(),
-    }
-
-
-def _ratio(paid_bits: float, kl_bits: float) -> float | None:
-    return paid_bits / kl_bits if kl_bits > 0.0 else None

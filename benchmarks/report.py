@@ -42,6 +42,8 @@ TABLE_CAPTIONS = {
     "codelength": "Codelength: the bound by part",
     "speed": "Speed and memory",
     "efforts": "Efforts",
+    "parts": "Where the bits of a lossless file go",
+    "excess": "Hops beside the finest grid's",
 }
 # Nothing is fetched: a browser that honours the policy refuses every request.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -151,7 +151,15 @@ def stops_table(record: Record) -> Table:
 def facts_table(record: Record) -> Table:
     """Counts and prices."""
     count, price, own = record["images"], record["price"], record["lossless"]
-    facts = [("lossless files that came back exactly", f"{own['exact_round_trips']} of {count}")]
+    effort = record["settings"]["effort"]
+    exact = [(effort, own["exact_round_trips"], count, own["mean_bpd"])] + [
+        (row["effort"], row["exact_round_trips"], row["images"], row["mean_bpd"])
+        for row in record.get("round_trips", ())
+    ]
+    facts = [
+        (f"lossless, effort {effort}: came back exactly", f"{back} of {tried}, {size:.3f} bits/dim")
+        for effort, back, tried, size in sorted(exact)
+    ]
     if price["paid_over_kl"] is not None:
         facts += [
             ("bits paid for a bit of KL", f"{price['paid_over_kl']:.3f}"),
@@ -209,11 +217,12 @@ def speed_table(record: Record) -> Table:
 def efforts_table(record: Record) -> Table:
     """Lossless size, evaluations and seconds at every effort."""
     return Table(
-        ("effort", "bits/dim", "evaluations", "encode, s", "decode, s", "on the front"),
+        ("effort", "bits/dim", "price", "evaluations", "encode, s", "decode, s", "on the front"),
         [
             (
                 str(row["effort"]),
                 f"{row['mean_bpd']:.3f}",
+                _number(row.get("paid_over_kl"), 3),
                 f"{row['evaluations_mean']:.1f}",
                 f"{row['encode_seconds_median']:.2f}",
                 f"{row['decode_seconds_median']:.2f}",
@@ -272,6 +281,71 @@ def codelength_table(record: Record) -> Table:
     return Table(("codelength, bits/dim", "this model", "DDPM, L_simple"), rows)
 
 
+def parts_table(record: Record) -> Table:
+    """Where the bits of lossless files go."""
+    parts = record["breakdown"]
+    whole = sum(parts.values())
+    hops, last = parts["hops_kl_bpd"], parts["last_stage_ideal_bpd"]
+    shown = (
+        ("header", "header_bpd", None),
+        ("hops: KL", "hops_kl_bpd", None),
+        ("hops: paid above it, corrections included", "hops_excess_bpd", hops),
+        ("last stage: ideal", "last_stage_ideal_bpd", None),
+        (
+            "last stage: above it, the checks of both segments included",
+            "last_stage_excess_bpd",
+            last,
+        ),
+    )
+    rows = [
+        (
+            label,
+            f"{parts[key]:.4f}",
+            f"{100.0 * parts[key] / whole:.1f} %",
+            ABSENT if base is None else f"{100.0 * parts[key] / base:.2f} %",
+        )
+        for label, key, base in shown
+    ]
+    return Table(
+        ("part", "bits/dim", "of the file", "of the KL or ideal"),
+        [*rows, ("whole file", f"{whole:.4f}", "100 %", ABSENT)],
+    )
+
+
+def excess_table(record: Record) -> Table:
+    """Hops beside the finest grid at equal steps and at equal error, then the whole files."""
+    found = record["excess"]
+    rows = []
+    for row in found["rows"]:
+        fine, same = row["fine_kl_bpd"], row["fine_kl_at_rmse_bpd"]
+        rows.append(
+            (
+                f"{row['step']}, {row['gamma']:.2f}",
+                f"{fine:.4f}",
+                f"{row['kl_bpd']:.4f}",
+                f"{row['paid_bpd']:.4f}",
+                f"{row['fine_rmse']:.2f}",
+                f"{row['rmse']:.2f}",
+                *(_ratio(row[key], same) for key in ("kl_bpd", "paid_bpd")),
+            )
+        )
+    whole = _ratio(found["lossless_bpd"], found["bound_bpd"])
+    rows.append(
+        (
+            *("whole file", f"{found['bound_bpd']:.4f}", ABSENT, f"{found['lossless_bpd']:.4f}"),
+            *(ABSENT, "0.00", ABSENT, whole),
+        )
+    )
+    return Table(
+        (
+            *("down to step, γ", "finest grid, bits/dim", "KL of the hops", "paid"),
+            *("RMSE, finest grid", "RMSE of files"),
+            *("KL over finest at that RMSE", "paid over it"),
+        ),
+        rows,
+    )
+
+
 # A table's name → the sections of the record that it needs, and what writes it.
 TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[Record], Table]]] = {
     "lossless": (("lossless",), lossless_table),
@@ -282,6 +356,8 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[Record], Table]]] = {
     "bd-rates": (("bd_rates",), bd_table),
     "speed": (("speed",), speed_table),
     "efforts": (("efforts",), efforts_table),
+    "parts": (("breakdown",), parts_table),
+    "excess": (("excess",), excess_table),
     "progressive": (("theory",), progressive_table),
     "codelength": (("theory",), codelength_table),
 }
@@ -397,6 +473,10 @@ def _estimate(part: Mapping[str, Any]) -> str:
 
 def _number(value: float | None, digits: int) -> str:
     return ABSENT if value is None else f"{value:.{digits}f}"
+
+
+def _ratio(value: float, base: float | None) -> str:
+    return f"{value / base:.3f}" if base else ABSENT
 
 
 def _milliseconds(value: float) -> str:

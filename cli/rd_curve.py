@@ -103,6 +103,7 @@ def command(
         budgets=0,
         train=0,
         efforts=0,
+        round_trips=0,
         speed=0,
         threads=0,
     )

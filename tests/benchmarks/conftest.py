@@ -29,6 +29,7 @@ SETTINGS = measure.Settings(
     train=2,
     draws=20,
     efforts=1,
+    round_trips=2,
     examples=1,
     speed=0,
     threads=0,

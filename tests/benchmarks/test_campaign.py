@@ -126,7 +126,8 @@ SHARED = """
 
     if __name__ == "__main__":
         folder, model, images = Path(sys.argv[1]), Path(sys.argv[2]), np.load(sys.argv[3])
-        none = dict.fromkeys(("budgets", "train", "efforts", "examples", "speed", "threads"), 0)
+        others = "budgets train efforts round_trips examples speed threads"
+        none = dict.fromkeys(others.split(), 0)
         settings = measure.Settings(effort=1, images=3, peers=3, theory=2, draws=5, **none)
         work = measure.ImageWork(images, images, model, settings)
         with campaign.group() as group:

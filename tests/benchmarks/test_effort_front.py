@@ -29,7 +29,7 @@ def test_rows_tell_the_front_and_the_levels() -> None:
     measured = [(100, 0.2, 0.1), (110, 0.3, 0.1), (90, 0.1, 0.3)]
     results = {
         f"0/{place}": EffortFile(
-            size, True, 7, *(Seconds(total, 0.0, 0.0, 7) for total in totals)
+            size, True, 10.0, 11, 7, *(Seconds(total, 0.0, 0.0, 7) for total in totals)
         ).to_json()
         for place, (size, *totals) in enumerate(measured)
     }

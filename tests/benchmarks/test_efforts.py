@@ -10,7 +10,7 @@ from benchmarks.parts import PARTS, Seconds
 def fake(size: int, encode: float, decode: float) -> EffortFile:
     """A file of ``size`` bytes: a quarter of the time in the network, half in the coder."""
     times = [Seconds(total, total / 4, total / 2, 10) for total in (encode, decode)]
-    return EffortFile(size, True, 10, *times)
+    return EffortFile(size, True, 220.0, 242, 10, *times)
 
 
 def test_the_front_holds_what_nothing_beats() -> None:
@@ -28,9 +28,10 @@ def test_equal_efforts_are_both_on_the_front() -> None:
 
 def test_times_are_medians_over_images_and_shares_of_all_of_them() -> None:
     files = [fake(100, seconds, seconds / 2) for seconds in (0.1, 0.2, 9.0)]
-    files[2] = EffortFile(100, True, 10, Seconds(9.7, 9.7, 0.0, 10), files[2].decode)
+    files[2] = EffortFile(100, True, 220.0, 242, 10, Seconds(9.7, 9.7, 0.0, 10), files[2].decode)
     row = summarize_effort(files, 800)
     assert (row["encode_seconds_median"], row["decode_seconds_median"]) == (0.2, 0.1)
+    assert row["paid_over_kl"] == pytest.approx(1.1)
     assert row["images"] == row["exact_round_trips"] == 3
     expected = {"network": 0.9775, "coder": 0.015, "rest": 0.0075}
     assert row["encode_shares"] == pytest.approx(expected)

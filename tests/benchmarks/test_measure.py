@@ -13,7 +13,7 @@ Pixels = NDArray[np.uint8]
 
 NOTHING_ELSE = (
     *("--peers", "0", "--budgets", "0", "--theory", "0", "--train", "0"),
-    *("--efforts", "0", "--examples", "0", "--speed", "0", "--threads", "0"),
+    *("--efforts", "0", "--round-trips", "0", "--examples", "0", "--speed", "0", "--threads", "0"),
 )
 
 
@@ -69,9 +69,12 @@ def test_subsets_are_no_larger_than_the_set_unless_asked_for() -> None:
 
 
 def test_items_are_one_a_stage_and_image() -> None:
-    settings = measure.Settings(images=3, peers=2, budgets=1, theory=2, train=1, efforts=1)
+    settings = measure.Settings(
+        images=3, peers=2, budgets=1, theory=2, train=1, efforts=1, round_trips=4
+    )
     items = settings.items()
-    assert len(set(items)) == len(items) == 3 + 2 + 1 + 2 + 1 + 9 + settings.examples
+    files = 7 + 2 * 4
+    assert len(set(items)) == len(items) == 3 + 2 + 1 + 2 + 1 + files + settings.examples
     assert items.count("peers/1") == 1
 
 
