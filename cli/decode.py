@@ -74,7 +74,7 @@ def command(
             find_model(model) if model else find_model_by_id(container.header.model_id, name)
         )
 
-    from diffcodec.codec.decoder import decode_frames
+    from diffcodec.codec.decoder import decode_frames, find_hops_end
     from diffcodec.codec.model import load_codec_model
     from diffcodec.errors import BitstreamError
     from diffcodec.image import png_bytes
@@ -101,8 +101,9 @@ def command(
         terminal.warn(f"the image of the last good packet, at step {last.step}, was written")
         raise damage
     if last.truncated:
+        located = find_hops_end(container, codec_model) if codec_model else container
         terminal.warn(
-            f"{name} ends after {container.extent}: this is the image of its last whole packet, "
+            f"{name} ends after {located.extent}: this is the image of its last whole packet, "
             f"at step {last.step}"
         )
 

@@ -229,7 +229,7 @@ def _report(source: str, target: str, encoded: "Encoded") -> dict[str, Any]:
         "bytes": len(encoded.data),
         "bits_per_dimension": encoded.bpd,
         "last_stage": header.last_stage.name.lower(),
-        "last_stage_bytes": header.payload_bytes,
+        "last_stage_bytes": encoded.payload_bytes,
         "last_stage_ideal_bits": encoded.last_stage_bits,
         "evaluations": encoded.evaluations,
         "ledger": [asdict(entry) for entry in encoded.ledger],
@@ -258,7 +258,7 @@ def _print_ledger(encoded: "Encoded", to_stderr: bool) -> None:
         table.add_row(
             f"{step} -> pixels",
             f"{encoded.last_stage_bits:.1f}",
-            f"{8 * encoded.header.payload_bytes}",
+            f"{8 * encoded.payload_bytes}",
             f"{encoded.bpd:.4f}",
             "0.00",
         )

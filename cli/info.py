@@ -29,14 +29,14 @@ def command(source: str, as_json: bool, verbose: bool, model: str | None, max_pi
     """Show a file's header, its segments and its bits by part.
 
     Without -v it needs no model and no memory for pixels, so any size is shown. A truncated or
-    damaged file is shown as far as it goes. Where a lossy file's check does not agree, only -v and
-    verify tell whether it is cut or damaged.
+    damaged file is shown as far as it goes. Where hops end is not told before them: of a file cut
+    short or with damaged hops only -v and verify tell which it is.
     """
     from diffcodec.bitstream.container import Container
 
     name = files.display_name(source)
     limit = max_pixels if verbose else None
-    container = Container.open(files.read_bytes(source), name, pixel_limit=limit)
+    container = Container.open(files.read_bytes(source), name, pixel_limit=limit).by_its_checks()
     report = _report(container)
     if verbose:
         report["account"] = _account(container, name, model)
@@ -92,7 +92,7 @@ def _account(container: "Container", name: str, model: str | None) -> dict[str, 
     from diffcodec.model.catalog import find_model, find_model_by_id
 
     header = container.header
-    # Where a lossy file ends its account tells.
+    # Where the file is cut short or damaged its account tells.
     whole = container.total_bytes in (None, len(container.content))
     if header.last_stage is LastStage.STORED or not whole:
         raise BitstreamError(f"{name}: -v expects a whole file with hops, found another")

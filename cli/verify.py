@@ -52,19 +52,19 @@ def _verify(source: str, max_pixels: int, model: str | None) -> tuple[str, int]:
 
     name = files.display_name(source)
     container = Container.open(files.read_bytes(source), name, max_pixels)
-    # The checks first: damage shows without the model, in a lossy file with it.
-    container.hops()
     codec_model = None
     if container.header.last_stage is not LastStage.NONE:
-        container.last_stage()
+        # The check first: of a whole file damaged pixels show without the model.
+        container.by_its_checks().last_stage()
     if container.header.last_stage is not LastStage.STORED:
         codec_model = _load_model(_find_model(model, container))
 
-    from diffcodec.codec.decoder import decode_frames
+    from diffcodec.codec.decoder import decode_frames, find_hops_end
 
     *_, frame = decode_frames(container, codec_model, every=False)
     if frame.truncated:
-        return _truncated(container, frame), exit_codes.TRUNCATED
+        located = container if codec_model is None else find_hops_end(container, codec_model)
+        return _truncated(located, frame), exit_codes.TRUNCATED
     header = container.header
     colours = "RGB" if header.channels == 3 else "gray"
     kind = "lossless" if frame.exact else f"lossy, to step {frame.step}"

@@ -16,7 +16,7 @@ from diffcodec.errors import (
 from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 MAGIC = 0xDFC
-VERSION = 3
+VERSION = 4
 FINEST_STEPS = 1000
 """T: steps of the finest grid, on which hops begin and end."""
 MODEL_ID_BYTES = 2
@@ -24,6 +24,8 @@ NO_MODEL = bytes(MODEL_ID_BYTES)
 
 FIXED_HEADER_BYTES = 7
 """Magic and version, model id, packed fields: what precedes the varints."""
+COMMON_SIDE = 32
+"""Width and height of images whose header does not spell them out."""
 _VARINT_BYTES = 5
 _VARINT_LIMIT = 1 << 32
 
@@ -46,9 +48,8 @@ class Header:
     ``width``, ``height`` in pixels; ``channels`` 3 (RGB) or 1 (gray); ``model_id`` the first bytes
     of the checkpoint's digest; ``growth_index`` 0…63 and ``parts`` 1, 2, 4 or 8 name the hop plan;
     ``channel_code`` 0…3 names the channel code; hops run from step T down to ``final_step``,
-    0…1000; ``hop_bytes`` and ``payload_bytes`` are the lengths of the hop stream and of the last
-    stage's payload, 0 where the header does not tell them: a lossy file's hops end where their plan
-    does.
+    0…1000, and end where their plan does: no length is told before what every prefix needs.
+    ``payload_bytes`` is the length of stored pixels, else 0.
     """
 
     width: int
@@ -60,7 +61,6 @@ class Header:
     parts: int = 1
     channel_code: int = 0
     final_step: int = 0
-    hop_bytes: int = 0
     payload_bytes: int = 0
 
     def __post_init__(self) -> None:
@@ -84,14 +84,10 @@ class Header:
         writer.write(self.parts.bit_length() - 1, 2)
         writer.write(self.channel_code, 2)
         writer.write(self.final_step, 10)
-        square = self.height == self.width
-        writer.write(square, 1)
-        numbers = [self.width - 1]
-        if not square:
-            numbers.append(self.height - 1)
-        if self.last_stage is LastStage.GAUSSIAN:
-            numbers.append(self.hop_bytes)
-        if self.last_stage is not LastStage.NONE:
+        common = (self.width, self.height) == (COMMON_SIDE, COMMON_SIDE)
+        writer.write(common, 1)
+        numbers = [] if common else [self.width - 1, self.height - 1]
+        if self.last_stage is LastStage.STORED:
             numbers.append(self.payload_bytes)
         packed = writer.to_bytes() + b"".join(map(pack_varint, numbers))
         return packed + bytes([crc8(packed)])
@@ -122,32 +118,32 @@ class Header:
         parts = 1 << reader.read(2)
         channel_code = reader.read(2)
         final_step = reader.read(10)
-        square = reader.read(1)
-        width_less_1, position = _unpack_varint(data, FIXED_HEADER_BYTES, name)
-        height_less_1, hop_bytes, payload_bytes = width_less_1, 0, 0
-        if not square:
-            height_less_1, position = _unpack_varint(data, position, name)
-        if last_stage == LastStage.GAUSSIAN:
-            hop_bytes, position = _unpack_varint(data, position, name)
-        if last_stage != LastStage.NONE:
-            payload_bytes, position = _unpack_varint(data, position, name)
+        common = reader.read(1)
+        position = FIXED_HEADER_BYTES
+        width = height = COMMON_SIDE
+        payload_bytes = 0
+        if not common:
+            width_less_1, position = unpack_varint(data, position, name)
+            height_less_1, position = unpack_varint(data, position, name)
+            width, height = width_less_1 + 1, height_less_1 + 1
+        if last_stage == LastStage.STORED:
+            payload_bytes, position = unpack_varint(data, position, name)
         if position >= len(data):
             raise _truncated(data, name)
         if (expected := crc8(data[:position])) != (found := data[position]):
             raise ChecksumError(
                 f"{name}: damaged header: its check is {found:#04x}, expected {expected:#04x}"
             )
-        if not square and height_less_1 == width_less_1:
+        if not common and (width, height) == (COMMON_SIDE, COMMON_SIDE):
             raise BitstreamError(
-                f"{name}: expected equal sides to be marked as a square, found {width_less_1 + 1} "
-                "pixels twice"
+                f"{name}: expected the common size to be marked, found {width}×{height} spelt out"
             )
         if last_stage not in tuple(LastStage):
             raise BitstreamError(f"{name}: expected a last stage of 0 to 2, found {last_stage}")
         try:
             header = Header(
-                width=width_less_1 + 1,
-                height=height_less_1 + 1,
+                width=width,
+                height=height,
                 channels=channels,
                 model_id=model_id,
                 last_stage=LastStage(last_stage),
@@ -155,7 +151,6 @@ class Header:
                 parts=parts,
                 channel_code=channel_code,
                 final_step=final_step,
-                hop_bytes=hop_bytes,
                 payload_bytes=payload_bytes,
             )
         except ValueError as error:
@@ -174,7 +169,6 @@ def _fault(header: Header) -> str | None:
         ("number of parts", header.parts, 1, 8),
         ("channel code", header.channel_code, 0, 3),
         ("final step", header.final_step, 0, FINEST_STEPS),
-        ("hop stream length", header.hop_bytes, 0, _VARINT_LIMIT - 1),
         ("payload length", header.payload_bytes, 0, _VARINT_LIMIT - 1),
     )
     for field, value, low, high in ranges:
@@ -186,12 +180,8 @@ def _fault(header: Header) -> str | None:
         return f"expected 1 or 3 channels, found {header.channels}"
     if len(header.model_id) != MODEL_ID_BYTES:
         return f"expected a model id of {MODEL_ID_BYTES} bytes, found {len(header.model_id)}"
-    if header.last_stage is LastStage.NONE and header.payload_bytes:
-        return f"expected no payload in a lossy file, found {header.payload_bytes} bytes"
-    if header.last_stage is LastStage.NONE and header.hop_bytes:
-        return f"expected no hop stream length in a lossy file, found {header.hop_bytes} bytes"
-    if header.last_stage is LastStage.STORED and header.hop_bytes:
-        return f"expected no hops with stored pixels, found {header.hop_bytes} bytes"
+    if header.last_stage is not LastStage.STORED and header.payload_bytes:
+        return f"expected no length in a header with hops, found {header.payload_bytes} bytes"
     plan = (header.growth_index, header.parts, header.channel_code, header.final_step)
     if header.last_stage is LastStage.STORED and (plan != (0, 1, 0, 0) or any(header.model_id)):
         return "expected stored pixels to name no model and no hop plan, found one"
@@ -227,10 +217,11 @@ def pack_varint(value: int) -> bytes:
     return bytes(packed)
 
 
-def _unpack_varint(data: bytes, position: int, name: str) -> tuple[int, int]:
+def unpack_varint(data: bytes, position: int, name: str) -> tuple[int, int]:
     """The LEB128 integer at ``position``, below 2³² and in its shortest form; the position after.
 
-    Each integer has one form, so that equal files are equal bytes.
+    Each integer has one form, so that equal files are equal bytes. Raises
+    :class:`TruncatedStreamError` where the data end inside it, and :class:`BitstreamError`.
     """
     value = 0
     for index in range(_VARINT_BYTES):

@@ -45,7 +45,7 @@ class FileAccount:
         header_bits: the header with its check.
         hops: in order.
         padding_bits: what fills the hop stream's last byte.
-        check_bits: the checks of the segments behind the header.
+        check_bits: the checks of the segments behind the header, and the payload's length.
         last_stage_bits: the payload; 0 where there is none.
         last_stage_ideal_bits: Σ −log2 p of the pixels under the tables that coded them.
         exact: whether the hops' KL is that of the image itself.
@@ -77,7 +77,8 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
     signal = layout.split(last.pixels) if last.exact else None
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
     process = ReverseProcess(model, layout, config, header.final_step)
-    hops = find_hops_end(container, model).hops()
+    container = find_hops_end(container, model)
+    hops = container.hops()
     reader = BitReader(hops.data)
     accounts: list[HopAccount] = []
     while not process.plan.finished:

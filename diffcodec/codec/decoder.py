@@ -1,7 +1,7 @@
 """The decoder: a stream, or any prefix of one, to successively finer images."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,7 +61,7 @@ def decode_frames(
 
     Raises:
         ModelMismatchError: the file was made with another model; raised before any frame.
-        BitstreamError: a segment is damaged, a lossy file goes on after its end, or the arithmetic
+        BitstreamError: a segment is damaged, the file goes on after its end, or the arithmetic
             differs from the encoder's. What could be decoded before it has been given.
     """
     if container.header.last_stage is LastStage.STORED:
@@ -77,18 +77,19 @@ def decode_frames(
 
 
 def find_hops_end(container: Container, model: CodecModel) -> Container:
-    """The file with the length of its hops, which a lossy file's header does not tell.
+    """The file with the length of its hops, which the plan tells.
 
-    As it came where it is lossless, or where its data do not reach the plan's final step.
+    As it came where it holds stored pixels; with no such length where its data do not reach the
+    plan's final step.
 
     Args:
         model: the model that the header names.
 
     Raises:
-        BitstreamError: a lossy file goes on after its end.
+        BitstreamError: the file goes on after its end.
     """
     header = container.header
-    if header.last_stage is not LastStage.NONE:
+    if header.last_stage is LastStage.STORED:
         return container
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
@@ -97,7 +98,7 @@ def find_hops_end(container: Container, model: CodecModel) -> Container:
         bits = hop_stream_bits(plan, layout.count, BitReader(container.hops().data))
     except BitstreamError:
         # Decoding comes to the same place, and says what is wrong after the image before it.
-        return container
+        return replace(container, hop_bytes=None)
     return container.with_hop_bytes(-(-bits // 8))
 
 
@@ -108,7 +109,8 @@ def _decode_hops(
     every: bool,
     shown: Collection[int] | None,
 ) -> Iterator[Frame]:
-    header, hops = container.header, find_hops_end(container, model).hops()
+    container = find_hops_end(container, model)
+    header, hops = container.header, container.hops()
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
     try:
@@ -130,13 +132,8 @@ def _decode_hops(
                 yield frame()
                 return
             process.require(packet, reader)
-        except TruncatedStreamError as error:
-            yield frame(truncated=not hops.complete)
-            if hops.complete:
-                raise BitstreamError(
-                    f"{container.name}: expected packets down to step {header.final_step}, found "
-                    f"the hop stream's end at step {process.plan.t}"
-                ) from error
+        except TruncatedStreamError:
+            yield frame(truncated=True)
             return
         except BitstreamError as error:
             yield frame()
@@ -146,12 +143,6 @@ def _decode_hops(
         process.hear(packet, reader)
         packets += 1
         told_bits = reader.position
-    if reader.remaining >= 8:
-        yield frame()
-        raise BitstreamError(
-            f"{container.name}: expected the hop stream to end with step {header.final_step}, "
-            f"found {reader.remaining} more bits"
-        )
     wants_pixels = header.last_stage is LastStage.GAUSSIAN and stop_at_step == 0
     if not wants_pixels:
         yield frame(truncated=not hops.complete)

@@ -84,13 +84,15 @@ class Encoded:
         data: the file.
         header: what its header says.
         ledger: one entry a packet, in order; empty for stored pixels.
-        last_stage_bits: ideal length of the last stage; 0 where there is none.
+        payload_bytes: length of the last stage's payload; 0 where there is none.
+        last_stage_bits: its ideal length; 0 where there is none and for stored pixels.
         evaluations: evaluations of the network that a decoder of the whole file needs.
     """
 
     data: bytes
     header: Header
     ledger: tuple[LedgerEntry, ...]
+    payload_bytes: int
     last_stage_bits: float
     evaluations: int
 
@@ -260,20 +262,22 @@ class _Run:
         groups = min(self._settings.groups, self._model.most_groups)
         payload, ideal_bits = stage.encode(self._pixels, groups)
         data = self._file(self._writer.to_bytes(), payload, LastStage.GAUSSIAN)
-        return self._encoded(data, tuple(self._ledger), ideal_bits, groups - 1)
+        return self._encoded(data, tuple(self._ledger), len(payload), ideal_bits, groups - 1)
 
     def _stored(self) -> Encoded:
         payload = pack_pixels(self._pixels)
         data = self._file(b"", payload, LastStage.STORED)
-        return Encoded(data, Header.unpack(data, "stored pixels", None)[0], (), 0.0, 0)
+        header, _ = Header.unpack(data, "stored pixels", None)
+        return Encoded(data, header, (), len(payload), 0.0, 0)
 
     def _encoded(
         self,
         data: bytes,
         ledger: tuple[LedgerEntry, ...],
+        payload_bytes: int = 0,
         last_stage_bits: float = 0.0,
         last_stage_evaluations: int = 0,
     ) -> Encoded:
         header, _ = Header.unpack(data, "encoded image", None)
         evaluations = self._evaluations + last_stage_evaluations
-        return Encoded(data, header, ledger, last_stage_bits, evaluations)
+        return Encoded(data, header, ledger, payload_bytes, last_stage_bits, evaluations)

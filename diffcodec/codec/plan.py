@@ -20,7 +20,7 @@ from diffcodec.errors import BitstreamError
 Float64 = NDArray[np.float64]
 
 GROWTH_UNIT = 1.0 / 128.0
-SMALLEST_HOP_BITS = 36
+SMALLEST_HOP_BITS = 28
 HOP_OFFSET_BITS = 64
 SMALLEST_PART_BITS = 40
 CORRECTIONS_PER_OCTAVE = 3

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,21 +24,17 @@ every_kind = pytest.mark.parametrize(
 @given(st.binary(max_size=200), st.binary(max_size=200))
 def test_open_restores_what_was_assembled(hops: bytes, payload: bytes) -> None:
     data = assemble(LOSSLESS, hops, payload)
-    container = Container.open(data, NAME)
-    assert (container.header.hop_bytes, container.header.payload_bytes) == (
-        len(hops),
-        len(payload),
-    )
+    container = opened(data, hops)
     assert container.total_bytes == len(data)
     assert container.hops() == Segment(hops, complete=True)
     assert container.last_stage() == Segment(payload, complete=True)
 
 
 def opened(data: bytes, hops: bytes) -> Container:
-    """A file of ``hops``; where a lossy one's end is told as their plan would."""
+    """A file of ``hops``, whose end is told as their plan would."""
     container = Container.open(data, NAME)
-    lossy = container.header.last_stage is LastStage.NONE
-    return container.with_hop_bytes(len(hops)) if lossy else container
+    stored = container.header.last_stage is LastStage.STORED
+    return container if stored else container.with_hop_bytes(len(hops))
 
 
 @given(st.binary(max_size=200))
@@ -50,33 +48,62 @@ def test_lossy_files_end_with_their_hops(hops: bytes) -> None:
 
 
 @pytest.mark.parametrize("hops", [b"", HOPS])
-def test_of_a_lossy_file_alone_nothing_tells_where_its_hops_end(hops: bytes) -> None:
-    data = assemble(LOSSY, hops)
-    for length in range(len(data) - len(hops) - 2, len(data) + 1):
+@pytest.mark.parametrize(("header", "payload"), [(LOSSY, b""), (LOSSLESS, PAYLOAD)])
+def test_of_a_file_alone_nothing_tells_where_its_hops_end(
+    header: Header, payload: bytes, hops: bytes
+) -> None:
+    data = assemble(header, hops, payload)
+    for length in range(len(header.pack()), len(data) + 1):
         container = Container.open(data[:length], NAME)
         assert container.total_bytes is None
         assert container.extent == f"{length} bytes"
         rest = data[len(container.header_bytes) : length]
         assert container.hops() == Segment(rest, complete=False)
-        found = container.segments()[1]
-        assert (found.name, found.found_bytes) == ("hops", len(rest))
-        # Their check at the end tells, but for 1 in 65536: none of these.
-        whole = length == len(data)
-        assert (found.length_bytes, found.check_ok) == (
-            (len(rest), True) if whole else (None, None)
-        )
+        if header.last_stage is LastStage.GAUSSIAN:
+            assert container.last_stage() == Segment(b"", complete=False)
+        # The checks of a whole file tell, but for a chance that none of these has.
+        known = container.by_its_checks()
+        if length == len(data):
+            assert known == opened(data, hops)
+            assert known.by_its_checks() is known
+            assert known.segments() == container.segments()
+        else:
+            assert known is container
+            assert container.segments()[1:] == (
+                SegmentInfo("hops", len(header.pack()), None, len(rest), None),
+            )
 
 
-def test_where_hops_end_is_told_of_lossy_files_alone() -> None:
-    for header, hops in ((LOSSLESS, HOPS), (STORED, b"")):
-        container = Container.open(assemble(header, hops, PAYLOAD), NAME)
-        with pytest.raises(ValueError, match="tells the length"):
-            container.with_hop_bytes(len(hops))
+@given(st.binary(max_size=300), st.binary(max_size=300))
+def test_the_checks_of_a_whole_file_tell_where_its_hops_end(hops: bytes, payload: bytes) -> None:
+    data = assemble(LOSSLESS, hops, payload)
+    assert Container.open(data, NAME).by_its_checks().last_stage().data == payload
+
+
+@pytest.mark.parametrize("size", [0, 1, 127, 128, 16383, 16384, 1 << 21])
+def test_payloads_of_every_length_of_their_length(size: int) -> None:
+    data = assemble(LOSSLESS, HOPS, bytes(size))
+    assert Container.open(data, NAME).by_its_checks() == opened(data, HOPS)
+
+
+def test_stored_pixels_have_no_hops_whose_end_could_be_told() -> None:
+    container = Container.open(assemble(STORED, b"", PAYLOAD), NAME)
+    assert container.by_its_checks() is container
+    with pytest.raises(ValueError, match="no hops"):
+        container.with_hop_bytes(0)
+
+
+def test_a_payload_s_length_that_is_no_varint_is_damage_to_the_hops() -> None:
+    container = opened(LOSSLESS.pack() + HOPS + b"\x80\0" + PAYLOAD, HOPS)
+    assert container.total_bytes is None
+    with pytest.raises(ChecksumError, match="damaged hops"):
+        container.hops()
 
 
 def test_the_extent_is_told_for_people() -> None:
     data = assemble(LOSSLESS, HOPS, PAYLOAD)
-    assert Container.open(data[:-1], NAME).extent == f"{len(data) - 1} of {len(data)} bytes"
+    assert opened(data[:-1], HOPS).extent == f"{len(data) - 1} of {len(data)} bytes"
+    assert Container.open(data[:-1], NAME).extent == f"{len(data) - 1} bytes"
 
 
 @given(st.binary(max_size=200))
@@ -88,14 +115,13 @@ def test_stored_files_have_no_hops(payload: bytes) -> None:
     assert container.last_stage() == Segment(payload, complete=True)
 
 
-@pytest.mark.parametrize(("hop_bytes", "lossy"), [(127, 11), (128, 11), (16383, 11)])
-def test_header_and_checks_of_a_small_image_take_at_most_16_bytes(
-    hop_bytes: int, lossy: int
-) -> None:
+@pytest.mark.parametrize("hop_bytes", [127, 128, 16383])
+def test_header_and_checks_of_a_small_image_take_10_bytes_and_13(hop_bytes: int) -> None:
     hops = bytes(hop_bytes)
-    assert len(assemble(LOSSY, hops)) - len(hops) == lossy
+    assert len(LOSSY.pack()) == len(LOSSLESS.pack()) == 8
+    assert len(assemble(LOSSY, hops)) - hop_bytes == 10
     for payload_bytes in (1400, 16383):
-        assert len(assemble(LOSSLESS, hops, bytes(payload_bytes))) <= hop_bytes + payload_bytes + 16
+        assert len(assemble(LOSSLESS, hops, bytes(payload_bytes))) == hop_bytes + payload_bytes + 13
 
 
 @every_kind
@@ -106,7 +132,8 @@ def test_every_prefix_past_the_header_is_truncated_and_no_more(
     start = len(Container.open(data, NAME).header_bytes)
     for length in range(start, len(data)):
         container = opened(data[:length], hops)
-        assert container.total_bytes == len(data)
+        told = start + len(hops) + 1 if header.last_stage is LastStage.GAUSSIAN else start
+        assert container.total_bytes == (len(data) if length >= told else None)
         found_hops = container.hops()
         assert found_hops.data == hops[: length - start]
         if header.last_stage is LastStage.NONE:
@@ -127,9 +154,11 @@ def test_segments_tile_the_file(header: Header, hops: bytes, payload: bytes) -> 
         for segment in segments:
             assert segment.offset == end
             assert segment.check_ok is (True if segment.complete else None)
-            assert segment.length_bytes is not None
+            if segment.length_bytes is None:
+                assert segment is segments[-1]
+                continue
             end += segment.length_bytes
-        assert end == len(data)
+        assert end == len(data) or segments[-1].length_bytes is None
         assert sum(segment.found_bytes for segment in segments) == length
 
 
@@ -137,10 +166,10 @@ def test_segments_tell_which_one_is_damaged() -> None:
     data = bytearray(assemble(LOSSLESS, HOPS, PAYLOAD))
     start = len(LOSSLESS.pack())
     data[start + 10] ^= 1
-    assert Container.open(bytes(data[:-1]), NAME).segments() == (
+    assert opened(bytes(data[:-1]), HOPS).segments() == (
         SegmentInfo("header", 0, start, start, check_ok=True),
-        SegmentInfo("hops", start, 42, 42, check_ok=False),
-        SegmentInfo("last stage", start + 42, 101, 100, check_ok=None),
+        SegmentInfo("hops", start, 43, 43, check_ok=False),
+        SegmentInfo("last stage", start + 43, 101, 100, check_ok=None),
     )
 
 
@@ -171,7 +200,7 @@ def test_bytes_after_the_end_are_refused(header: Header, hops: bytes, payload: b
 def test_a_damaged_payload_leaves_the_hops() -> None:
     data = bytearray(assemble(LOSSLESS, HOPS, PAYLOAD))
     data[-1] ^= 1
-    container = Container.open(bytes(data), NAME)
+    container = Container.open(bytes(data), NAME).by_its_checks()
     assert container.hops() == Segment(HOPS, complete=True)
     with pytest.raises(ChecksumError, match="damaged last stage"):
         container.last_stage()
@@ -182,16 +211,8 @@ def test_a_damaged_payload_leaves_the_hops() -> None:
 )
 def test_the_first_check_covers_the_header(header: Header, hops: bytes, payload: bytes) -> None:
     data = assemble(header, hops, payload)
-    wider = Header(
-        header.width + 1,
-        header.width + 1,
-        3,
-        model_id=header.model_id,
-        last_stage=header.last_stage,
-        final_step=header.final_step,
-        payload_bytes=len(payload),
-    ).pack()
-    container = opened(wider + data[len(wider) :], hops)
+    gray = replace(header, channels=1, payload_bytes=len(payload)).pack()
+    container = opened(gray + data[len(gray) :], hops)
     assert [segment.check_ok for segment in container.segments()] == [True, False]
 
 

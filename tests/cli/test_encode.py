@@ -106,7 +106,7 @@ def test_a_terminal_gets_no_binary_data_unless_forced(
     assert output.out == b""
     assert b"terminal" in output.err
     assert encode("-f", image, "-o", "-") == 0
-    assert capsysbinary.readouterr().out.startswith(b"\xdf\xc3")
+    assert capsysbinary.readouterr().out.startswith(b"\xdf\xc4")
 
 
 def test_a_terminal_is_not_waited_for(
@@ -170,7 +170,8 @@ def test_json_tells_the_ledger_and_it_adds_up(
     assert sum(segment["bytes"] for segment in segments) == size
     paid_bits = sum(entry["paid_bits"] for entry in report["ledger"])
     by_name = {segment["name"]: segment["bytes"] for segment in segments}
-    assert by_name["hops"] == -(-paid_bits // 8) + 2
+    # Behind the hops the length of what follows, of two bytes, and a check.
+    assert by_name["hops"] == -(-paid_bits // 8) + 2 + 2
     assert by_name["last stage"] == report["last_stage_bytes"] + 1
     assert by_name["header"] + by_name["hops"] + by_name["last stage"] == size
     assert report["ledger"][0]["t"] == 1000
@@ -182,7 +183,7 @@ def test_json_leaves_standard_output_to_the_data(
 ) -> None:
     assert encode("-q", "--json", "--bits", "1", image, "-o", "-") == 0
     output = capsysbinary.readouterr()
-    assert output.out.startswith(b"\xdf\xc3")
+    assert output.out.startswith(b"\xdf\xc4")
     assert json.loads(output.err)["bytes"] == len(output.out)
 
 

@@ -183,11 +183,12 @@ def test_the_program_s_default_type_has_no_say(chosen: CodecModel) -> None:
         torch.set_default_dtype(torch.float32)
 
 
-def perturbed(checkpoint: Checkpoint) -> Checkpoint:
-    """Every float32 weight moved to its upper neighbour: another processor's arithmetic."""
+def perturbed(checkpoint: Checkpoint, ulps: int = 1) -> Checkpoint:
+    """Every float32 weight moved up by its last digit: another processor's arithmetic."""
     with torch.no_grad():
         for parameter in checkpoint.denoiser.parameters():
-            parameter.copy_(torch.nextafter(parameter, torch.full_like(parameter, torch.inf)))
+            for _ in range(ulps):
+                parameter.copy_(torch.nextafter(parameter, torch.full_like(parameter, torch.inf)))
     return checkpoint
 
 
@@ -195,14 +196,23 @@ def perturbed(checkpoint: Checkpoint) -> Checkpoint:
 def test_other_arithmetic_is_told_at_its_segment_after_the_last_good_image(
     every: bool, tiled: Encoded, tiles: Pixels, tiny_folder: Path
 ) -> None:
-    other = CodecModel(perturbed(load_checkpoint(tiny_folder)))
     container = Container.open(tiled.data, "a.dfc")
     frames: list[Frame] = []
-    with pytest.raises(NumericMismatchError) as told:  # noqa: PT012
-        for frame in decode_frames(container, other, every=every):
-            frames.append(frame)
+    told: NumericMismatchError | None = None
+    # How many ulps round some mean or scale differently depends on the weights, and those on the
+    # processor that has just trained them: mostly one.
+    for ulps in (1, 4, 16, 64):
+        other = CodecModel(perturbed(load_checkpoint(tiny_folder), ulps))
+        frames.clear()
+        try:
+            for frame in decode_frames(container, other, every=every):
+                frames.append(frame)
+        except NumericMismatchError as error:
+            told = error
+            break
+        np.testing.assert_array_equal(frames[-1].pixels, tiles)
     segment = container.segments()[LAST_STAGE_SEGMENT]
-    assert str(told.value).startswith(
+    assert str(told).startswith(
         f"a.dfc: numeric mismatch at segment {LAST_STAGE_SEGMENT}, the {segment.name}: "
     )
     assert segment.check_ok

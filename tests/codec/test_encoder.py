@@ -165,10 +165,11 @@ def test_the_ledger_adds_up_to_the_file(model: CodecModel, picture: Pixels) -> N
     header = encoded.header
     assert header.last_stage is LastStage.GAUSSIAN
     paid_bits = sum(entry.paid_bits for entry in encoded.ledger)
-    assert header.hop_bytes == -(-paid_bits // 8)
-    checks_and_header = len(encoded.data) - header.hop_bytes - header.payload_bytes
-    assert checks_and_header <= 16 + 1
-    assert 0 <= 8 * header.payload_bytes - encoded.last_stage_bits <= 8 + 32
+    hop_bytes = -(-paid_bits // 8)
+    assert len(Container.open(encoded.data, "a.dfc").by_its_checks().hops().data) == hop_bytes
+    checks_and_header = len(encoded.data) - hop_bytes - encoded.payload_bytes
+    assert checks_and_header <= 16
+    assert 0 <= 8 * encoded.payload_bytes - encoded.last_stage_bits <= 8 + 32
     assert encoded.ledger[0].t == 1000
     assert encoded.ledger[-1].s == header.final_step
     sizes = [entry.cumulative_bpd for entry in encoded.ledger]
@@ -224,7 +225,8 @@ def test_pixels_in_groups_give_the_image_back(
 ) -> None:
     pixels = smooth_image(*size, channels, seed=4)
     encoded = encode_coded(pixels, pixel_model, groups=groups)
-    payload = Container.open(encoded.data, "a.dfc").last_stage().data
+    payload = Container.open(encoded.data, "a.dfc").by_its_checks().last_stage().data
+    assert len(payload) == encoded.payload_bytes
     assert payload[0] >> 4 == groups - 1
     frame = decode(encoded.data)
     assert frame.exact
@@ -235,5 +237,6 @@ def test_a_model_without_a_pixel_model_codes_pixels_in_one_group(
     picture: Pixels, model: CodecModel, decode: Decode
 ) -> None:
     encoded = encode_image(picture, model, EncoderSettings(FAST.plan, groups=16))
-    assert Container.open(encoded.data, "a.dfc").last_stage().data[0] >> 4 == 0
+    payload = Container.open(encoded.data, "a.dfc").by_its_checks().last_stage().data
+    assert payload[0] >> 4 == 0
     assert_exact(picture, encoded, decode)

@@ -46,6 +46,8 @@ from diffcodec.limits import counted_pixels
 GOLDEN = Path(__file__).parents[1] / "golden"
 MODEL_FOLDERS = (GOLDEN / "model", GOLDEN / "pixel-model")
 PIXEL_LIMIT = 1 << 13
+MOST_VARINTS = 3
+"""Width, height and length of stored pixels."""
 SECONDS_LIMIT = 20
 """For one file of at most PIXEL_LIMIT pixels; the slowest one takes a tenth of it."""
 
@@ -198,7 +200,7 @@ def mutated_fields(random: Random) -> bytes:
     chosen = {name: value for name, value in fields.items() if random.random() < 0.4}
     if random.random() < 0.5:
         segments = tuple(mutate(segment, random) if segment else b"" for segment in segments)
-    return _cut(assemble(replace(container.header, **chosen), *segments), random)
+    return _cut(_assembled(replace(container.header, **chosen), *segments, random), random)
 
 
 def mutated_segments(random: Random) -> bytes:
@@ -212,29 +214,28 @@ def mutated_segments(random: Random) -> bytes:
         elif segment and way < 0.6:
             segment = mutate(segment, random)
         segments.append(segment)
-    return _cut(assemble(container.header, *segments), random)
+    return _cut(_assembled(container.header, *segments, random), random)
 
 
 def raw_header(random: Random) -> bytes:
     """Any fixed fields and varints of any length, the header's check agreeing; then anything.
 
-    The lengths are seldom the body's, so most are files cut short, whose segments go unchecked.
+    Where the hops' plan ends within the body, their check disagrees; most end beyond it.
     """
     packed = bytearray(_seed(random)[:FIXED_HEADER_BYTES])
     if random.random() < 0.6:
         for place in range(2 + MODEL_ID_BYTES, len(packed)):
             packed[place] ^= int(random.integers(256)) & int(random.integers(256))
     body = random.bytes(int(random.integers(200)))
-    while True:
-        packed += _any_varint(random)
+    for _ in range(MOST_VARINTS):
         checked = bytes([*packed, crc8(bytes(packed))])
         try:
             Header.unpack(checked, "header")
         except (ChecksumError, TruncatedStreamError):
-            continue  # the fields ask for more varints
+            packed += _any_varint(random)  # the fields ask for more of them
         except BitstreamError:
-            pass
-        return checked + body
+            break
+    return bytes([*packed, crc8(bytes(packed))]) + body
 
 
 def _any_varint(random: Random) -> bytes:
@@ -259,9 +260,21 @@ def _seed(random: Random) -> bytes:
 
 def _segments(container: Container) -> tuple[bytes, bytes]:
     """Hops and payload of a whole file, empty where there are none."""
-    hops = find_hops_end(container, _model_of(container.header)).hops()
+    container = find_hops_end(container, _model_of(container.header))
+    hops = container.hops()
     stage = container.header.last_stage
     return hops.data, (b"" if stage is LastStage.NONE else container.last_stage().data)
+
+
+def _assembled(header: Header, hops: bytes, payload: bytes, random: Random) -> bytes:
+    """A file whose hops end where their plan does, so that its checks are where they agree."""
+    if header.last_stage is not LastStage.STORED:
+        hops += random.bytes(4096)
+        # A lossless file's, since that of a lossy one is refused where it goes on.
+        probe = replace(header, last_stage=LastStage.GAUSSIAN).pack() + hops
+        found = find_hops_end(Container.open(probe, "probe", None), _model_of(header))
+        hops = hops[: found.hop_bytes]
+    return assemble(header, hops, payload)
 
 
 def _cut(data: bytes, random: Random) -> bytes:
