@@ -24,6 +24,8 @@ NO_MODEL = bytes(MODEL_ID_BYTES)
 
 FIXED_HEADER_BYTES = 7
 """Magic and version, model id, packed fields: what precedes the varints."""
+PARTS = (1, 4, 16, 64)
+"""Most packets of a hop, in the order of the header's field."""
 COMMON_SIDE = 32
 """Width and height of images whose header does not spell them out."""
 _VARINT_BYTES = 5
@@ -46,8 +48,8 @@ class Header:
     """The fields of a header; :class:`ValueError` where a field does not fit its bits.
 
     ``width``, ``height`` in pixels; ``channels`` 3 (RGB) or 1 (gray); ``model_id`` the first bytes
-    of the checkpoint's digest; ``growth_index`` 0…63 and ``parts`` 1, 2, 4 or 8 name the hop plan;
-    ``channel_code`` 0…3 names the channel code; hops run from step T down to ``final_step``,
+    of the checkpoint's digest; ``growth_index`` 0…63 and ``parts``, one of `PARTS`, name the hop
+    plan; ``channel_code`` 0…3 names the channel code; hops run from step T down to ``final_step``,
     0…1000, and end where their plan does: no length is told before what every prefix needs.
     ``payload_bytes`` is the length of stored pixels, else 0.
     """
@@ -81,7 +83,7 @@ class Header:
         writer.write(self.channels == 1, 1)
         writer.write(self.last_stage, 2)
         writer.write(self.growth_index, 6)
-        writer.write(self.parts.bit_length() - 1, 2)
+        writer.write(PARTS.index(self.parts), 2)
         writer.write(self.channel_code, 2)
         writer.write(self.final_step, 10)
         common = (self.width, self.height) == (COMMON_SIDE, COMMON_SIDE)
@@ -115,7 +117,7 @@ class Header:
         channels = 1 if reader.read(1) else 3
         last_stage = reader.read(2)
         growth_index = reader.read(6)
-        parts = 1 << reader.read(2)
+        parts = PARTS[reader.read(2)]
         channel_code = reader.read(2)
         final_step = reader.read(10)
         common = reader.read(1)
@@ -166,7 +168,6 @@ def _fault(header: Header) -> str | None:
         ("width", header.width, 1, _VARINT_LIMIT),
         ("height", header.height, 1, _VARINT_LIMIT),
         ("growth index", header.growth_index, 0, 63),
-        ("number of parts", header.parts, 1, 8),
         ("channel code", header.channel_code, 0, 3),
         ("final step", header.final_step, 0, FINEST_STEPS),
         ("payload length", header.payload_bytes, 0, _VARINT_LIMIT - 1),
@@ -174,8 +175,8 @@ def _fault(header: Header) -> str | None:
     for field, value, low, high in ranges:
         if not low <= value <= high:
             return f"expected a {field} of {low} to {high}, found {value}"
-    if header.parts & (header.parts - 1):
-        return f"expected 1, 2, 4 or 8 parts, found {header.parts}"
+    if header.parts not in PARTS:
+        return f"expected 1, 4, 16 or 64 parts, found {header.parts}"
     if header.channels not in (1, 3):
         return f"expected 1 or 3 channels, found {header.channels}"
     if len(header.model_id) != MODEL_ID_BYTES:

@@ -48,7 +48,7 @@ class PlanConfig:
 
     Attributes:
         growth_index: a hop's bits are (growth_index + 1)/128 of what was paid before it.
-        parts: most packets between two evaluations of the network, 1, 2, 4 or 8.
+        parts: most packets between two evaluations of the network, 1, 4, 16 or 64.
         code_id: key of `CHANNEL_CODES`.
     """
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from diffcodec.bits import BitWriter
 from diffcodec.bitstream.crc import crc8
-from diffcodec.bitstream.header import FINEST_STEPS, NO_MODEL, Header, LastStage
+from diffcodec.bitstream.header import FINEST_STEPS, NO_MODEL, PARTS, Header, LastStage
 from diffcodec.errors import (
     BadMagicError,
     BitstreamError,
@@ -32,7 +32,7 @@ def coded(last_stage: st.SearchStrategy[LastStage]) -> st.SearchStrategy[Header]
         model_id=st.binary(min_size=2, max_size=2),
         last_stage=last_stage,
         growth_index=st.integers(0, 63),
-        parts=st.sampled_from([1, 2, 4, 8]),
+        parts=st.sampled_from(PARTS),
         channel_code=st.integers(0, 3),
         final_step=st.integers(0, FINEST_STEPS),
     )
@@ -58,7 +58,7 @@ def raw_header(**fields: int) -> bytes:
         "gray": (0, 1),
         "last_stage": (0, 2),
         "growth_index": (0, 6),
-        "log2_parts": (0, 2),
+        "log4_parts": (0, 2),
         "channel_code": (0, 2),
         "final_step": (0, 10),
         "common": (1, 1),
@@ -143,7 +143,7 @@ def test_other_versions_are_refused(version: int) -> None:
         {"final_step": 1023},
         {"last_stage": 2, "model_id": 1},
         {"last_stage": 2, "growth_index": 1},
-        {"last_stage": 2, "log2_parts": 1},
+        {"last_stage": 2, "log4_parts": 1},
         {"last_stage": 2, "channel_code": 1},
         {"last_stage": 2, "final_step": 1},
     ],
@@ -153,9 +153,9 @@ def test_reserved_values_are_refused(fields: dict[str, int]) -> None:
         Header.unpack(raw_header(**fields), NAME)
 
 
-@pytest.mark.parametrize(("parts", "field"), [(1, 0), (2, 1), (4, 2), (8, 3)])
+@pytest.mark.parametrize(("parts", "field"), [(1, 0), (4, 1), (16, 2), (64, 3)])
 def test_parts_are_told_by_their_logarithm(parts: int, field: int) -> None:
-    assert raw_header(log2_parts=field) == Header(32, 32, 3, parts=parts).pack()
+    assert raw_header(log4_parts=field) == Header(32, 32, 3, parts=parts).pack()
 
 
 def test_the_common_size_has_one_form() -> None:
@@ -194,8 +194,8 @@ def test_the_pixel_limit_can_be_lifted() -> None:
         {"model_id": b"abc"},
         {"growth_index": 64},
         {"parts": 0},
-        {"parts": 3},
-        {"parts": 16},
+        {"parts": 8},
+        {"parts": 256},
         {"channel_code": 4},
         {"final_step": 1001},
         {"last_stage": LastStage.STORED, "payload_bytes": 1 << 32},

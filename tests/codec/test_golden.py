@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader
 from diffcodec.bitstream.container import Container
-from diffcodec.bitstream.header import COMMON_SIDE, VERSION, LastStage
+from diffcodec.bitstream.header import COMMON_SIDE, PARTS, VERSION, LastStage
 from diffcodec.codec.decoder import Frame, decode_frames
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, load_codec_model
@@ -94,13 +94,13 @@ class Golden:
 GOLDEN = (
     Golden("lossless", (SIDE, SIDE, 3), PlanConfig(25, 4, 0), stop_at_step=300),
     Golden("lossless-tiles", (SIDE + 5, 2 * SIDE + 7, 3), PlanConfig(63, 1, 1)),
-    Golden("lossless-gray", (SIDE, SIDE, 1), PlanConfig(40, 2, 2)),
-    Golden("grouped", (SIDE, SIDE, 3), PlanConfig(25, 8, 2), "pixel-model", groups=4),
+    Golden("lossless-gray", (SIDE, SIDE, 1), PlanConfig(40, 64, 2)),
+    Golden("grouped", (SIDE, SIDE, 3), PlanConfig(25, 16, 2), "pixel-model", groups=4),
     Golden("grouped-tiles", (SIDE - 3, SIDE + 7, 3), PlanConfig(40, 4, 0), "pixel-model", 4),
-    Golden("grouped-gray", (SIDE, SIDE, 1), PlanConfig(40, 8, 3), "pixel-model", groups=16),
-    Golden("lossy", (SIDE, SIDE, 3), PlanConfig(40, 2, 1), "pixel-model", bpd=1.0),
+    Golden("grouped-gray", (SIDE, SIDE, 1), PlanConfig(40, 16, 3), "pixel-model", groups=16),
+    Golden("lossy", (SIDE, SIDE, 3), PlanConfig(40, 4, 1), "pixel-model", bpd=1.0),
     Golden("lossy-code-0", (COMMON_SIDE, COMMON_SIDE, 3), PlanConfig(20, 4, 0), bpd=2.0),
-    Golden("lossy-gray-tiles", (SIDE, 2 * SIDE, 1), PlanConfig(30, 8, 3), "pixel-model", bpd=1.5),
+    Golden("lossy-gray-tiles", (SIDE, 2 * SIDE, 1), PlanConfig(30, 16, 3), "pixel-model", bpd=1.5),
     Golden("stored", (5, 7, 3), None),
     Golden("stored-gray", (SIDE, SIDE, 1), None),
 )
@@ -146,7 +146,7 @@ def test_every_feature_of_the_header_has_a_file(golden_models: dict[str, CodecMo
     sizes = [(header.width, header.height) == (COMMON_SIDE, COMMON_SIDE) for header in coded]
     assert set(sizes) == {True, False}
     assert {header.channel_code for header in coded} == set(CHANNEL_CODES)
-    assert {header.parts for header in coded} == {1, 2, 4, 8}
+    assert {header.parts for header in coded} == set(PARTS)
     assert {(header.last_stage, header.model_id) for header in coded} == {
         (stage, model_id) for stage in (LastStage.NONE, LastStage.GAUSSIAN) for model_id in ids
     }

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from diffcodec.bits import BitReader, BitWriter
+from diffcodec.bitstream.header import PARTS
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_level
 from diffcodec.codec.plan import (
     ALWAYS_CORRECTED_BITS,
@@ -35,7 +36,7 @@ SPREAD_CURVE = np.linspace(3.0, 1.0, 1001)
 configs = st.builds(
     PlanConfig,
     growth_index=st.integers(0, 63),
-    parts=st.sampled_from([1, 2, 4, 8]),
+    parts=st.sampled_from(PARTS),
     code_id=st.sampled_from(sorted(CHANNEL_CODES)),
 )
 # True errors of a signal and an estimate in [−1, 1].
@@ -119,7 +120,7 @@ def test_a_walk_descends_to_its_end_in_budgets_that_the_code_has(
 
 
 @pytest.mark.parametrize("growth_index", [11, 25, 63])
-@pytest.mark.parametrize("parts", [1, 8])
+@pytest.mark.parametrize("parts", [1, 16])
 def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int) -> None:
     config = PlanConfig(growth_index, parts, code_id=2)
     plan, hops = plan_to(config), []
@@ -142,7 +143,7 @@ def test_hops_grow_in_proportion_to_what_was_paid(growth_index: int, parts: int)
         paid += bits
 
 
-@pytest.mark.parametrize("parts", [1, 8])
+@pytest.mark.parametrize("parts", [1, 16])
 def test_evaluations_fall_as_growth_rises(parts: int) -> None:
     counts = [
         count_evaluations(plan_to(PlanConfig(growth, parts, code_id=2), final_step=90))
@@ -170,7 +171,7 @@ def test_a_correction_that_no_encoder_makes_is_refused(correction: int) -> None:
 
 def test_an_unknown_channel_code_is_refused() -> None:
     with pytest.raises(BitstreamError, match="found 200"):
-        plan_to(PlanConfig(40, 8, code_id=200))
+        plan_to(PlanConfig(40, 16, code_id=200))
 
 
 def test_asking_for_a_packet_moves_nothing() -> None:
@@ -205,7 +206,7 @@ def test_no_effort_s_packets_come_near_the_largest(effort: int) -> None:
 
 @pytest.mark.parametrize("growth_index", [0, 8, 63])
 def test_corrections_are_told_at_hops_so_many_bits_apart(growth_index: int) -> None:
-    plan = plan_to(PlanConfig(growth_index, 8, 2))
+    plan = plan_to(PlanConfig(growth_index, 16, 2))
     paid, since, passed_over = 0, CORRECTION_INTERVAL_BITS, 0
     while not plan.finished:
         far = paid < ALWAYS_CORRECTED_BITS or since >= CORRECTION_INTERVAL_BITS
@@ -224,7 +225,7 @@ def test_corrections_are_told_at_hops_so_many_bits_apart(growth_index: int) -> N
 
 
 def test_a_hop_is_corrected_once_where_it_begins() -> None:
-    plan = plan_to(PlanConfig(40, 8, 2))
+    plan = plan_to(PlanConfig(40, 16, 2))
     # Let hops grow until they have parts.
     while plan.at_hop:
         move(plan, plan.packet(0))
@@ -244,7 +245,7 @@ def test_a_hop_is_corrected_once_where_it_begins() -> None:
 @pytest.mark.parametrize("spread", [1.0, 2.5])
 def test_the_error_inside_a_hop_follows_from_its_spread(spread: float) -> None:
     flat = np.full(1001, spread)
-    plan = HopPlan(PlanConfig(63, 8, 2), SCHEDULE, ERROR_CURVE, flat, DIMENSIONS, 0)
+    plan = HopPlan(PlanConfig(63, 16, 2), SCHEDULE, ERROR_CURVE, flat, DIMENSIONS, 0)
     checked = 0
     while not plan.finished:
         if plan.at_hop:
@@ -279,7 +280,7 @@ def test_the_next_hop_remembers_the_difficulty_of_this_one() -> None:
 
 
 def test_a_hop_of_one_packet_begins_the_code_anew() -> None:
-    config = PlanConfig(40, 8, 0)
+    config = PlanConfig(40, 16, 0)
     plan, code = plan_to(config), CHANNEL_CODES[0]
     alone, parted, sections = 0, 0, 0
     while not plan.finished:

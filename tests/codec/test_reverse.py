@@ -77,7 +77,7 @@ def hops(process: ReverseProcess, x: Float64, writer: BitWriter | None = None) -
         yield packet
 
 
-@pytest.mark.parametrize("parts", [1, 8])
+@pytest.mark.parametrize("parts", [1, 16])
 def test_exactly_sampled_hops_stay_on_the_true_process(
     parts: int, layout: TileLayout, x: Float64, chosen: CodecModel
 ) -> None:
@@ -107,7 +107,7 @@ def test_the_wiener_update_earns_what_the_plan_expects(
 
 
 def test_delta_is_the_hop_s_kl(layout: TileLayout, x: Float64, model: CodecModel) -> None:
-    process = ReverseProcess(model, layout, PlanConfig(8, 8, SAMPLING), final_step=0)
+    process = ReverseProcess(model, layout, PlanConfig(8, 16, SAMPLING), final_step=0)
     squared_error = float(np.sum((x - process.x_hat()) ** 2))
     packet = next(hops(process, x))
     (delta,) = DELTAS
@@ -120,7 +120,7 @@ def test_x_hat_inside_a_hop_is_the_posterior_mean_given_all_its_packets(
     layout: TileLayout, x: Float64, model: CodecModel
 ) -> None:
     """Of one variance everywhere, so that the formula is a scalar one."""
-    process = ReverseProcess(model, layout, PlanConfig(63, 8, SAMPLING), final_step=0)
+    process = ReverseProcess(model, layout, PlanConfig(63, 16, SAMPLING), final_step=0)
     schedule, checked = model.schedule, 0
     while not process.plan.finished:
         z = process.z
@@ -176,7 +176,7 @@ def test_showing_an_estimate_changes_nothing(
 def test_a_decoder_hears_what_an_encoder_tells(
     x: Float64, layout: TileLayout, chosen: CodecModel
 ) -> None:
-    config = PlanConfig(63, 8, 0)
+    config = PlanConfig(63, 16, 0)
     told, writer = ReverseProcess(chosen, layout, config, final_step=500), BitWriter()
     packets = list(hops(told, x, writer))
     heard, reader = (

@@ -25,6 +25,7 @@ from diffcodec.bitstream.crc import crc8
 from diffcodec.bitstream.header import (
     FIXED_HEADER_BYTES,
     MODEL_ID_BYTES,
+    PARTS,
     Header,
     LastStage,
     pack_varint,
@@ -82,12 +83,12 @@ def seeds() -> tuple[bytes, ...]:
     plain, with_pixel_model = models()
     files = [
         _with_hops(picture, plain, PlanConfig(63, 4, 1)),
-        _with_hops(picture[:, :, :1], plain, PlanConfig(40, 2, 0)),
+        _with_hops(picture[:, :, :1], plain, PlanConfig(40, 4, 0)),
         _with_hops(tiled, plain, PlanConfig(63, 1, 2)),
-        _with_hops(picture, with_pixel_model, PlanConfig(63, 8, 2), groups=4),
-        _with_hops(tiled[:, :, :1], with_pixel_model, PlanConfig(63, 8, 3), groups=16),
+        _with_hops(picture, with_pixel_model, PlanConfig(63, 16, 2), groups=4),
+        _with_hops(tiled[:, :, :1], with_pixel_model, PlanConfig(63, 16, 3), groups=16),
         encode_image(picture, plain, EncoderSettings(PlanConfig(63, 4, 1), bpd=1.5)).data,
-        encode_image(tiled, with_pixel_model, EncoderSettings(PlanConfig(63, 8, 0), bpd=1.0)).data,
+        encode_image(tiled, with_pixel_model, EncoderSettings(PlanConfig(63, 16, 0), bpd=1.0)).data,
         assemble(_header_of(noise, LastStage.STORED), b"", pack_pixels(noise)),
         assemble(_header_of(0 * picture, LastStage.STORED), b"", pack_pixels(0 * picture)),
     ]
@@ -191,7 +192,7 @@ def mutated_fields(random: Random) -> bytes:
         "channels": int(random.choice([1, 3])),
         "model_id": models()[int(random.integers(2))].model_id,
         "growth_index": int(random.integers(64)),
-        "parts": 1 << int(random.integers(4)),
+        "parts": PARTS[int(random.integers(4))],
         "channel_code": int(random.integers(4)),
         "final_step": int(random.integers(1001)),
     }
@@ -395,7 +396,7 @@ def file_of_bytes(data: bytes) -> bytes:
     header = Container.open(seeds()[data[1] % len(seeds())], "seed").header
     fields = {"width": data[2] % 70 + 1, "height": data[3] % 70 + 1}
     if header.last_stage is not LastStage.STORED:
-        fields |= {"growth_index": data[4] % 64, "parts": 1 << data[5] % 4}
+        fields |= {"growth_index": data[4] % 64, "parts": PARTS[data[5] % 4]}
         fields |= {"channel_code": data[6] % 4}
         fields |= {"final_step": int.from_bytes(data[7:9], "big") % 1001}
     chosen = {name: value for bit, (name, value) in enumerate(fields.items()) if data[9] >> bit & 1}
