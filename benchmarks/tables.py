@@ -292,7 +292,7 @@ def parts_table(record: Record) -> Table:
         ("hops: paid above it, corrections included", "hops_excess_bpd", hops),
         ("last stage: ideal", "last_stage_ideal_bpd", None),
         (
-            "last stage: above it, the checks of both segments included",
+            "last stage: above it, with its length and both segments' checks",
             "last_stage_excess_bpd",
             last,
         ),
