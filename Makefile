@@ -37,6 +37,8 @@ train-default: $(READY)
 		--init runs/bound/model --warmup 4800 --seed 11
 	$(BIN)/diffcodec train --config default --out runs/default --resume --images 307200 \
 		--init runs/pixels/model --warmup 4800 --decay 0.6 --seed 23
+	$(BIN)/diffcodec train --config default --out runs/annealed --resume --images 254784 \
+		--init runs/default/model --warmup 4800 --decay 0.75 --seed 31
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
