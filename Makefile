@@ -35,10 +35,10 @@ train-default: $(READY)
 		--objective vlb --optimizer adam --learning-rate 1.2e-3 --warmup 12800 --decay 0.3
 	$(BIN)/diffcodec train --config default --out runs/pixels --resume --images 142000 \
 		--init runs/bound/model --warmup 4800 --seed 11
-	$(BIN)/diffcodec train --config default --out runs/default --resume --images 307200 \
+	$(BIN)/diffcodec train --config default --out runs/files --resume --images 307200 \
 		--init runs/pixels/model --warmup 4800 --decay 0.6 --seed 23
-	$(BIN)/diffcodec train --config default --out runs/annealed --resume --images 254784 \
-		--init runs/default/model --warmup 4800 --decay 0.75 --seed 31
+	$(BIN)/diffcodec train --config default --out runs/default --resume --images 254784 \
+		--init runs/files/model --warmup 4800 --decay 0.75 --seed 31
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

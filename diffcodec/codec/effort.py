@@ -33,15 +33,15 @@ class Effort:
 # In order of the network's evaluations for a lossless file; chosen among plans and codes by what
 # they gave on held-out images (docs/coding.md, Effort).
 _LEVELS = {
-    1: Effort(PlanConfig(growth_index=63, parts=64, code_id=0), groups=1),
-    2: Effort(PlanConfig(growth_index=40, parts=64, code_id=1), groups=2),
-    3: Effort(PlanConfig(growth_index=28, parts=64, code_id=1), groups=2),
-    4: Effort(PlanConfig(growth_index=16, parts=64, code_id=2), groups=2),
-    5: Effort(PlanConfig(growth_index=9, parts=64, code_id=2), groups=4),
-    6: Effort(PlanConfig(growth_index=7, parts=64, code_id=2), groups=8),
-    7: Effort(PlanConfig(growth_index=5, parts=64, code_id=2), groups=8),
-    8: Effort(PlanConfig(growth_index=4, parts=64, code_id=3), groups=8),
-    9: Effort(PlanConfig(growth_index=3, parts=64, code_id=3), groups=16),
+    1: Effort(PlanConfig(growth_index=63, parts=64, code_id=0), groups=2),
+    2: Effort(PlanConfig(growth_index=36, parts=64, code_id=0), groups=2),
+    3: Effort(PlanConfig(growth_index=24, parts=64, code_id=0), groups=8),
+    4: Effort(PlanConfig(growth_index=20, parts=64, code_id=2), groups=8),
+    5: Effort(PlanConfig(growth_index=12, parts=64, code_id=2), groups=8),
+    6: Effort(PlanConfig(growth_index=8, parts=64, code_id=2), groups=8),
+    7: Effort(PlanConfig(growth_index=6, parts=64, code_id=2), groups=8),
+    8: Effort(PlanConfig(growth_index=6, parts=64, code_id=2), groups=16),
+    9: Effort(PlanConfig(growth_index=6, parts=64, code_id=3), groups=16),
 }
 
 EFFORTS = tuple(_LEVELS)
