@@ -24,7 +24,7 @@ bench: figures report
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.plot
-	$(BIN)/python -m benchmarks.tables README.md docs/results.md docs/coding.md
+	$(BIN)/python -m benchmarks.tables README.md docs/coding.md docs/performance.md docs/results.md
 
 report: $(READY)
 	$(BIN)/python -m benchmarks.report runs/report.html --force

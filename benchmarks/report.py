@@ -42,6 +42,7 @@ TABLE_CAPTIONS = {
     "codelength": "Codelength: the bound by part",
     "speed": "Speed and memory",
     "efforts": "Efforts",
+    "shares": "What takes the time of every effort",
     "parts": "Where the bits of a lossless file go",
     "excess": "Hops beside the finest grid's",
 }

@@ -233,6 +233,21 @@ def efforts_table(record: Record) -> Table:
     )
 
 
+def shares_table(record: Record) -> Table:
+    """What takes the time of every effort."""
+    sides, parts = ("encode", "decode"), tuple(record["efforts"][0]["encode_shares"])
+    return Table(
+        ("effort", *(f"{side}r: {part}, %" for side in sides for part in parts)),
+        [
+            (
+                str(row["effort"]),
+                *(f"{100 * row[f'{side}_shares'][part]:.0f}" for side in sides for part in parts),
+            )
+            for row in record["efforts"]
+        ],
+    )
+
+
 def progressive_table(record: Record) -> Table:
     """DDPM's Table 4 beside ours."""
     rows = []
@@ -356,6 +371,7 @@ TABLES: Mapping[str, tuple[tuple[str, ...], Callable[[Record], Table]]] = {
     "bd-rates": (("bd_rates",), bd_table),
     "speed": (("speed",), speed_table),
     "efforts": (("efforts",), efforts_table),
+    "shares": (("efforts",), shares_table),
     "parts": (("breakdown",), parts_table),
     "excess": (("excess",), excess_table),
     "progressive": (("theory",), progressive_table),

@@ -23,12 +23,11 @@ Segment(data=b'hops', complete=True)
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from diffcodec.bitstream.crc import crc8, crc16, crc32
 from diffcodec.bitstream.header import Header, LastStage, pack_varint, unpack_varint
-from diffcodec.errors import BitstreamError, ChecksumError
+from diffcodec.errors import BitstreamError, ChecksumError, TruncatedStreamError
 from diffcodec.limits import PIXEL_LIMIT
 
 LAST_STAGE_SEGMENT = 2
@@ -254,9 +253,14 @@ class Container:
         end = position = start + size
         length: int | None = None
         if header.last_stage is LastStage.GAUSSIAN:
-            # One that is cut off or damaged leaves no place for the hops' check to agree at.
-            with suppress(BitstreamError):
+            try:
                 length, position = unpack_varint(self.content, end, self.name)
+            except TruncatedStreamError:
+                # What is there of it is not the check, which is cut off with it.
+                position = max(end, len(self.content))
+            except BitstreamError:
+                # No length of an encoder's: the check cannot agree, wherever it is looked for.
+                pass
         told, covered = self.content[end:position], self.header_bytes
         hops = _Place("hops", start, start, size, position, _HOPS_CHECK, covered, told)
         if length is None:

@@ -86,6 +86,17 @@ def test_payloads_of_every_length_of_their_length(size: int) -> None:
     assert Container.open(data, NAME).by_its_checks() == opened(data, HOPS)
 
 
+@pytest.mark.parametrize("size", [127, 128, 16384, 1 << 21])
+def test_a_payload_s_length_that_is_cut_off_is_not_taken_for_damage(size: int) -> None:
+    data = assemble(LOSSLESS, HOPS, bytes(size))
+    end = len(LOSSLESS.pack()) + len(HOPS)
+    for length in range(end, len(data) - size):
+        container = opened(data[:length], HOPS)
+        assert not container.hops().complete or length >= len(data) - size - 1
+        assert container.last_stage() == Segment(b"", complete=False)
+        assert {segment.check_ok for segment in container.segments()[1:]} <= {None, True}
+
+
 def test_stored_pixels_have_no_hops_whose_end_could_be_told() -> None:
     container = Container.open(assemble(STORED, b"", PAYLOAD), NAME)
     assert container.by_its_checks() is container
