@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from benchmarks import campaign
 from benchmarks.adapters.base import Pixels
+from benchmarks.held_out import training_and_held_out
 from benchmarks.inputs import pixels_digest
 from benchmarks.model_cost import milliseconds
 from benchmarks.provenance import provenance
@@ -29,18 +30,17 @@ from benchmarks.real_files import standard_error
 from benchmarks.results import RESULTS, dumps
 from benchmarks.tables import ABSENT, Table
 from cli import files
-from cli.data import held_out_count
 from cli.main import unwinding_endings
 from cli.terminal import Terminal
 from diffcodec.codec.encoder import encode_image
 from diffcodec.codec.model import load_codec_model
+from diffcodec.diffusion.process import levels_to_signal
 from diffcodec.diffusion.schedule import make_schedule
 from diffcodec.errors import DiffcodecError
 from diffcodec.model.checkpoint import save_checkpoint
 from diffcodec.model.configs import MODEL_CONFIGS
 from diffcodec.model.cost import measure_cost
 from diffcodec.model.denoiser import Denoiser, ModelConfig, Parameterization
-from diffcodec.training.dataset import find_data, held_out_split, load_images
 from diffcodec.training.evaluation import measure_error_curve
 from diffcodec.training.objective import OBJECTIVES
 from diffcodec.training.recipes import RECIPES
@@ -64,9 +64,9 @@ class Variant:
     """
 
     changed: str
-    unet: Mapping[str, Any]
-    model: Mapping[str, Any]
-    training: Mapping[str, Any]
+    unet: Mapping[str, Any] = field(default_factory=dict)
+    model: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
 
     def config(self, base: ModelConfig) -> ModelConfig:
         """``base`` with the change."""
@@ -77,44 +77,34 @@ class Variant:
         return replace(base, **self.training)
 
 
-def _network(changed: str, **unet: Any) -> Variant:
-    return Variant(changed, unet, {}, {})
-
-
-def _model(changed: str, **model: Any) -> Variant:
-    return Variant(changed, {}, model, {})
-
-
-def _recipe(changed: str, **training: Any) -> Variant:
-    return Variant(changed, {}, {}, training)
-
-
 VARIANTS: Mapping[str, Variant] = {
-    BASELINE: Variant("nothing", {}, {}, {}),
+    BASELINE: Variant("nothing"),
     # Preconditioning and input.
-    "eps": _model("ε-prediction", parameterization=Parameterization.EPS),
-    "x": _model("x̂_0-prediction", parameterization=Parameterization.X),
-    "no-fourier": _network("no Fourier features", fourier_exponents=()),
+    "eps": Variant("ε-prediction", model=dict(parameterization=Parameterization.EPS)),
+    "x": Variant("x̂_0-prediction", model=dict(parameterization=Parameterization.X)),
+    "no-fourier": Variant("no Fourier features", unet=dict(fourier_exponents=())),
     # Where the channels go, at about the same arithmetic.
-    "high": _network("80, 48, 64 channels", channels=(80, 48, 64)),
-    "low": _network("48, 80, 160 channels", channels=(48, 80, 160)),
-    "deep": _network("48, 64, 96 channels, two blocks a level", channels=(48, 64, 96), blocks=2),
+    "high": Variant("80, 48, 64 channels", unet=dict(channels=(80, 48, 64))),
+    "low": Variant("48, 80, 160 channels", unet=dict(channels=(48, 80, 160))),
+    "deep": Variant(
+        "48, 64, 96 channels, two blocks a level", unet=dict(channels=(48, 64, 96), blocks=2)
+    ),
     # Parts of the network.
-    "no-attention": _network("attention in the middle alone", attention_resolutions=()),
-    "attention-8": _network("attention at 8×8 too", attention_resolutions=(16, 8)),
-    "added-time": _network("time added, no AdaGN", adaptive_norm=False),
-    "biggan": _network("resampling inside blocks", residual_resampling=True),
-    "rescaled": _network("sums scaled by 1/√2", residual_rescaling=True),
-    "dropout": _network("dropout 0.1", dropout=0.1),
+    "no-attention": Variant("attention in the middle alone", unet=dict(attention_resolutions=())),
+    "attention-8": Variant("attention at 8×8 too", unet=dict(attention_resolutions=(16, 8))),
+    "added-time": Variant("time added, no AdaGN", unet=dict(adaptive_norm=False)),
+    "biggan": Variant("resampling inside blocks", unet=dict(residual_resampling=True)),
+    "rescaled": Variant("sums scaled by 1/√2", unet=dict(residual_rescaling=True)),
+    "dropout": Variant("dropout 0.1", unet=dict(dropout=0.1)),
     # The recipe.
-    "adam": _recipe("Adam, rate 1.2e-3", optimizer="adam", learning_rate=1.2e-3),
-    "slow": _recipe("rate 5e-4", learning_rate=5e-4),
-    "fast": _recipe("rate 2e-3", learning_rate=2e-3),
-    "batch-16": _recipe("batch 16", batch_size=16),
-    "batch-64": _recipe("batch 64", batch_size=64),
-    "no-flip": _recipe("no mirrored images", flip=False),
-    "short-average": _recipe("EMA half-life 2,000 images", ema_images=2_000.0),
-    "long-average": _recipe("EMA half-life 32,000 images", ema_images=32_000.0),
+    "adam": Variant("Adam, rate 1.2e-3", training=dict(optimizer="adam", learning_rate=1.2e-3)),
+    "slow": Variant("rate 5e-4", training=dict(learning_rate=5e-4)),
+    "fast": Variant("rate 2e-3", training=dict(learning_rate=2e-3)),
+    "batch-16": Variant("batch 16", training=dict(batch_size=16)),
+    "batch-64": Variant("batch 64", training=dict(batch_size=64)),
+    "no-flip": Variant("no mirrored images", training=dict(flip=False)),
+    "short-average": Variant("EMA half-life 2,000 images", training=dict(ema_images=2_000.0)),
+    "long-average": Variant("EMA half-life 32,000 images", training=dict(ema_images=32_000.0)),
 }
 
 
@@ -198,7 +188,7 @@ def file_costs(denoiser: Denoiser, images: Pixels, draws: int) -> NDArray[np.flo
     """
     device = next(denoiser.parameters()).device
     objective = OBJECTIVES["vlb_pixels"](make_schedule(denoiser.config.schedule))
-    x = torch.from_numpy(images).permute(0, 3, 1, 2).to(device).float() / 127.5 - 1.0
+    x = torch.from_numpy(levels_to_signal(images)).permute(0, 3, 1, 2).to(device).float()
     order = np.random.Generator(np.random.Philox(0))
     total = np.zeros(len(images))
     for draw in range(draws):
@@ -312,8 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(options: argparse.Namespace) -> dict[str, Any]:
     origin = provenance(options.device)
-    everything = load_images(find_data(options.data), "train")
-    training, held_out = held_out_split(everything, held_out_count(len(everything), None))
+    training, held_out = training_and_held_out(options.data)
     held_out = held_out[: options.held_out]
     settings = Settings(
         options.images, options.draws, options.coded, options.device, options.precision

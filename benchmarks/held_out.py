@@ -46,9 +46,18 @@ def held_out_images(data: Path | None, count: int) -> Pixels:
     Raises:
         DatasetError: there is no data set.
     """
-    everything = load_images(find_data(data), "train")
-    _, held_out = held_out_split(everything, held_out_count(len(everything), None))
+    _, held_out = training_and_held_out(data)
     return held_out[:count]
+
+
+def training_and_held_out(data: Path | None) -> tuple[Pixels, Pixels]:
+    """What training sees and what it sets apart, uint8 [N, 32, 32, 3] each.
+
+    Raises:
+        DatasetError: there is no data set.
+    """
+    everything = load_images(find_data(data), "train")
+    return held_out_split(everything, held_out_count(len(everything), None))
 
 
 def add_options(parser: argparse.ArgumentParser, images: int) -> None:

@@ -102,9 +102,7 @@ def test_one_command_writes_the_record(
             advance()
 
     monkeypatch.setattr(experiments.campaign, "run", in_this_process)
-    monkeypatch.setattr(experiments, "load_images", lambda place, split: images)
-    monkeypatch.setattr(experiments, "find_data", lambda data: tmp_path)
-    monkeypatch.setattr(experiments, "held_out_split", lambda images, count: (images, images))
+    monkeypatch.setattr(experiments, "training_and_held_out", lambda data: (images, images))
     command = ["--images", "32", "--held-out", "2", "--draws", "1", "--jobs", "1"]
     command += ["--precision", "float32", "--out", str(tmp_path)]
     assert main([BASELINE, "eps", *command]) == 0
