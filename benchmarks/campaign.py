@@ -77,7 +77,8 @@ class Journal:
     """Results on disk, one line each, behind a line that says what they are results of.
 
     Attributes:
-        origin: what the run that began the journal wrote of itself.
+        origin: what the run that began the journal wrote of itself, and the ``command`` of the one
+            that goes on with it, which may ask for more.
         results: by item.
     """
 
@@ -110,7 +111,8 @@ class Journal:
         path.parent.mkdir(parents=True, exist_ok=True)
         results: Results = {}
         if path.exists() and resume:
-            origin, results = _read(path, identity)
+            begun, results = _read(path, identity)
+            origin = {**begun, **{key: origin[key] for key in ("command",) if key in origin}}
         elif path.exists() and not force:
             raise DiffcodecError(
                 f"{path}: an earlier run's results; --resume goes on with it, --force begins anew"

@@ -1,8 +1,8 @@
-"""What the channel codes charge: python -m benchmarks.channel_price [--trials N]
+"""What the channel codes charge: python -m benchmarks.channel_price [--trials N] [--code ID]
 
 For each code and number of bits in a packet, the bits that a section pays and the KL that it buys
 (E[⟨c, δ/‖δ‖⟩]²/2 of a packet, over random directions) in a stream of packets that run on, their
-quotient, and the encoder's processor time. Then what the first section buys where a packet of
+quotient, and the encoder's processor time. Then what the first section buys where a packet of about
 ``FIRST_BITS`` bits begins anew and ends for good. ``section_bits`` and ``first_bits`` in
 ``diffcodec/coding/channel.py`` are the two rows marked with a star. Below it, the exact reference:
 the Poisson functional representation on 64 coordinates, at the mean length of its codes.
@@ -11,7 +11,7 @@ the Poisson functional representation on 64 coordinates, at the mean length of i
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -89,10 +89,11 @@ def measure_first(
     """
     delta = directions(code, 0, dimension, trials)
     noise, state = SharedNoise(NOISE_DOMAIN), START
-    sections = code.sections(FIRST_BITS, START)
+    bits = code.nearest_budget(FIRST_BITS, START)
+    sections = code.sections(bits, START)
     projections = np.empty((FIRST_PACKETS, trials))
     for packet in range(FIRST_PACKETS):
-        c, state = code.encode(delta, FIRST_BITS, noise, state.anew(), BitWriter(), runs_on=False)
+        c, state = code.encode(delta, bits, noise, state.anew(), BitWriter(), runs_on=False)
         projections[packet] = np.einsum("gn,gn->g", c.astype(np.float64), delta)
     mean = float(projections.mean())
     spread = float(projections.mean(axis=0).std(ddof=1)) / np.sqrt(trials)
@@ -100,9 +101,9 @@ def measure_first(
     return first_bits, nats_to_bits(mean * spread)
 
 
-def rows(trials: int, dimension: int) -> Iterator[str]:
+def rows(codes: Sequence[TrellisCode], trials: int, dimension: int) -> Iterator[str]:
     """Lines of the table, a code at a time."""
-    for code in CHANNEL_CODES.values():
+    for code in codes:
         yield f"{code.name}, n = {dimension}, {code.lookahead} sections ahead"
         yield "packet, bits  section: paid  bought      ±    price  µs/bit"
         section_bits = 0.0
@@ -144,8 +145,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--trials", type=int, default=16, help="directions for each row")
     parser.add_argument("--dimension", type=int, default=3072)
+    parser.add_argument(
+        "--code", type=int, choices=sorted(CHANNEL_CODES), action="append", help="default: all"
+    )
     arguments = parser.parse_args()
-    for line in chain(rows(arguments.trials, arguments.dimension), poisson_rows(50)):
+    codes = [CHANNEL_CODES[code_id] for code_id in arguments.code or sorted(CHANNEL_CODES)]
+    for line in chain(rows(codes, arguments.trials, arguments.dimension), poisson_rows(50)):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

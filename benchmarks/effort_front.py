@@ -157,7 +157,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         work = SettingWork(subject, settings)
         journal = campaign.Journal.open(
             campaign.journal_path(options.out / RESULT, group),
-            inputs.identity(subject.origin, subject.model_folder, subject.images, tried),
+            inputs.identity(
+                subject.origin,
+                subject.model_folder,
+                inputs.pixels_digest(subject.images),
+                tried,
+            ),
             subject.origin,
             resume=options.resume,
             force=options.force,

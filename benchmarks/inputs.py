@@ -24,6 +24,15 @@ def first_images(data: Path | None, count: int, split: Split = "test") -> Pixels
     return images[:count]
 
 
+def split_digest(data: Path | None, split: Split = "test") -> str:
+    """`pixels_digest` of all images of the data set found, of which `first_images` are the first.
+
+    Raises:
+        DatasetError: there is no data set.
+    """
+    return pixels_digest(load_images(find_data(data), split))
+
+
 def pixels_digest(images: Pixels) -> str:
     """SHA-256 of the images' bytes, which says what was measured."""
     return hashlib.sha256(images.tobytes()).hexdigest()
@@ -43,13 +52,18 @@ def record_head(
 
 
 def identity(
-    origin: Mapping[str, Any], model_folder: Path, images: Pixels, settings: Any
+    origin: Mapping[str, Any], model_folder: Path, pixels: Any, settings: Any
 ) -> dict[str, Any]:
-    """All that results depend on, for a journal; ``settings`` are ready for JSON."""
+    """All that results depend on, for a journal.
+
+    Args:
+        pixels: digests of the images.
+        settings: ready for JSON.
+    """
     return {
         "commit": origin["commit"],
         "changes": origin["changes"],
         "model": recorded_digest(model_folder).hex(),
-        "pixels": pixels_digest(images),
+        "pixels": pixels,
         "settings": settings,
     }

@@ -22,7 +22,7 @@ from benchmarks.adapters.diffcodec_file import Diffcodec
 from benchmarks.efforts import EffortFile, measure_effort, summarize_efforts
 from benchmarks.examples import measure_example
 from benchmarks.excess import summarize_excess
-from benchmarks.inputs import first_images
+from benchmarks.inputs import first_images, split_digest
 from benchmarks.peers import bd_rates, measure_peers, summarize_peers
 from benchmarks.provenance import provenance
 from benchmarks.real_files import (
@@ -51,6 +51,7 @@ from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_level
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DatasetError, DiffcodecError
 from diffcodec.model.catalog import find_model
+from diffcodec.training.dataset import Split
 
 # Stages of a run: an item of the journal is a stage and an image's number.
 FILES, PEERS, BUDGETS, THEORY, TRAIN, EFFORT, EXAMPLE, SPEED, THREADS = (
@@ -189,9 +190,16 @@ def run(
     ]
 
 
-def identity(work: ImageWork, origin: dict[str, Any]) -> dict[str, Any]:
-    """All that results depend on, for a journal."""
-    return inputs.identity(origin, work.model_folder, work.images, asdict(work.settings))
+def identity(
+    origin: dict[str, Any], model_folder: Path, digests: dict[Split, str], settings: Settings
+) -> dict[str, Any]:
+    """All that the results of items depend on, for a journal: not how many there are of each.
+
+    Args:
+        digests: of all images of each split, `split_digest`.
+    """
+    same = {name: value for name, value in asdict(settings).items() if name not in _COUNTS}
+    return inputs.identity(origin, model_folder, digests, same)
 
 
 def _measure_alone(
@@ -203,10 +211,11 @@ def _measure_alone(
         codecs = timed_codecs(work.model_folder, settings.effort)
         with terminal.progress("codecs timed", len(codecs)) as advance:
             for codec in codecs:
-                if (item := f"{SPEED}/{codec.name}") not in journal.results:
+                if (item := _speed_item(settings, codec.name)) not in journal.results:
                     journal.add(item, measure_timing(codec, work.images[: settings.speed], jobs))
                 advance(1)
-    if settings.threads and THREADS not in journal.results:
+    threads = f"{THREADS}/{settings.threads}"
+    if settings.threads and threads not in journal.results:
         with terminal.progress("thread counts", 4) as advance:
             checked = check_threads(
                 work.images[: settings.threads],
@@ -214,7 +223,11 @@ def _measure_alone(
                 settings.effort,
                 lambda: advance(1),
             )
-        journal.add(THREADS, checked)
+        journal.add(threads, checked)
+
+
+def _speed_item(settings: Settings, codec: str) -> str:
+    return f"{SPEED}/{settings.speed}/{codec}"
 
 
 def summarize(work: ImageWork, results: campaign.Results, origin: Any) -> dict[str, Any]:
@@ -265,9 +278,9 @@ def summarize(work: ImageWork, results: campaign.Results, origin: Any) -> dict[s
             record["effort_peers"] = {entry["name"]: entry["mean_bpd"] for entry in entries}
     if settings.speed:
         names = [codec.name for codec in timed_codecs(work.model_folder, settings.effort)]
-        record["speed"] = [results[f"{SPEED}/{name}"] for name in names]
+        record["speed"] = [results[_speed_item(settings, name)] for name in names]
     if settings.threads:
-        record["thread_check"] = results[THREADS]
+        record["thread_check"] = results[f"{THREADS}/{settings.threads}"]
     return record
 
 
@@ -291,11 +304,13 @@ def _measure(options: argparse.Namespace, settings: Settings, output: Path) -> i
         folder = find_model(options.model)
         images = first_images(options.data, max(settings.images, *_counts(settings)))
         train = first_images(options.data, max(1, settings.train), "train")
+        splits: tuple[Split, ...] = ("test", "train")
+        digests = {split: split_digest(options.data, split) for split in splits}
         work = ImageWork(images, train, folder, settings)
         with campaign.group() as group:
             journal = campaign.Journal.open(
                 campaign.journal_path(output, group),
-                identity(work, origin),
+                identity(origin, folder, digests, settings),
                 origin,
                 resume=options.resume,
                 force=options.force,
@@ -356,7 +371,9 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
     )
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with a run, for more images, too"
+    )
     parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
     return parser
 
@@ -378,6 +395,9 @@ def _settings(options: argparse.Namespace) -> Settings:
         device=options.device,
         **counts,
     )
+
+
+_COUNTS = ("images", *_COUNT_OPTIONS)
 
 
 def _counts(settings: Settings) -> list[int]:

@@ -75,7 +75,7 @@ def command(
     table shows, at common rates, the error of the longest prefixes that fit, beside what theory
     promises: the KL of the model's 1000 steps, evaluated on --device.
     """
-    from benchmarks.inputs import first_images
+    from benchmarks.inputs import first_images, split_digest
     from diffcodec.model.catalog import find_model
 
     terminal = Terminal(quiet)
@@ -83,7 +83,8 @@ def command(
     for target in (*targets.values(), *([report] if report is not None else [])):
         files.refuse_overwrite(target, force)
     folder = find_model(model)
-    images = first_images(locate_data(data, download, terminal), count)
+    place = locate_data(data, download, terminal)
+    images = first_images(place, count)
 
     from benchmarks import campaign, measure
     from benchmarks.figures.rate_distortion import rate_distortion_figure
@@ -112,7 +113,7 @@ def command(
     group = campaign.Group()
     journal = campaign.Journal.open(
         campaign.journal_path(targets[JSON_SUFFIX], group),
-        measure.identity(work, origin),
+        measure.identity(origin, folder, {"test": split_digest(place)}, settings),
         origin,
         resume=resume,
         force=force,

@@ -59,7 +59,7 @@ def test_no_constant_of_the_hop_plan_is_missing() -> None:
 
 def test_no_constant_of_the_last_stage_s_scales_is_missing() -> None:
     modules = "diffcodec.coding.tables"
-    scales = {"QUANTIZATION_VARIANCE", "OFFSET_STEPS", "MIN_SCALE_OFFSET", "MAX_SCALE_OFFSET"}
+    scales = {"SMALLEST_SIGMA", "OFFSET_STEPS", "MIN_SCALE_OFFSET", "MAX_SCALE_OFFSET"}
     assert {row[0] for row in table(f"constants: {modules}")} == scales
 
 

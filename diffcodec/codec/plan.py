@@ -28,6 +28,9 @@ LARGEST_CORRECTION = 24
 CORRECTION_INTERVAL_BITS = 80
 ALWAYS_CORRECTED_BITS = 100
 """So early in a file a hop changes x̂_0's error by more than its mean over images tells."""
+LAG_BITS = 28
+"""z_T knows nothing of the image, z ~ q(z_T | x) of the error curve does: x̂_0 from it has twice
+the curve's error, and 1 + LAG_BITS/(LAG_BITS + B) times once B bits have been paid."""
 SMALLEST_ERROR = 2.0**-40
 LARGEST_ERROR = 4.0
 """Signals lie in [−1, 1], so no error is larger: a stream cannot ask for ever larger packets."""
@@ -174,7 +177,7 @@ class HopPlan:
         gained, to second order in Δ; the spread is E[λ²]/E[λ]².
         """
         if self.at_hop:
-            return max(SMALLEST_ERROR, self._difficulty * float(self._curve[self.t]))
+            return max(SMALLEST_ERROR, self._difficulty * self._usual_error())
         gain = float(self._schedule.snr[self.t] - self._schedule.snr[self._hop_step])
         spread = float(self._spread[self._hop_step])
         return max(SMALLEST_ERROR, self._hop_error / (1.0 + spread * gain * self._hop_error))
@@ -225,7 +228,7 @@ class HopPlan:
         """Move to the end of ``packet``, after which the channel code stands at ``code_state``."""
         if self.at_hop:
             self._parts_left, self._part_bits = self._hop()
-            self._difficulty = packet.error / max(SMALLEST_ERROR, float(self._curve[self.t]))
+            self._difficulty = packet.error / max(SMALLEST_ERROR, self._usual_error())
             self._hop_error, self._hop_step = packet.error, packet.t
         if packet.corrected:
             self._uncorrected_bits = 0
@@ -234,6 +237,11 @@ class HopPlan:
         self._uncorrected_bits += packet.bits
         self._code_state = code_state
         self.t = packet.s
+
+    def _usual_error(self) -> float:
+        """The mean over images of x̂_0's error where a hop begins, as far along the file as here."""
+        lag = (self._paid_bits + 2 * LAG_BITS) / (self._paid_bits + LAG_BITS)
+        return float(self._curve[self.t]) * lag
 
     def _hop(self) -> tuple[int, int]:
         """Parts of the hop that begins here, and the bits of each."""

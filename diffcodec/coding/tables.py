@@ -23,9 +23,9 @@ TOTAL_FREQUENCY = 1 << PRECISION_BITS
 FREE_FREQUENCY = TOTAL_FREQUENCY - LEVELS
 """What is shared out by probability after every level has been given one."""
 
-_SMALLEST_SIGMA = 0.05
+SMALLEST_SIGMA = 0.05
+"""Of the tables, in levels. Training adds its square to every variance, and so do these."""
 _LN_SIGMA_RANGE = 7.600902459542082
-_QUANTIZATION_VARIANCE = 1.0 / 12.0
 OFFSET_STEPS = 4
 """Steps of σ's grid, together 12.7 %, in one step of an image's scale offset."""
 MIN_SCALE_OFFSET, MAX_SCALE_OFFSET = -8, 7
@@ -51,7 +51,7 @@ def sigma_levels(scale_index: int) -> float:
     if not 0 <= scale_index < SCALE_COUNT:
         raise ValueError(f"scale index must be 0 to {SCALE_COUNT - 1}, not {scale_index}")
     exponent = np.float64(scale_index) * _LN_SIGMA_RANGE / (SCALE_COUNT - 1)
-    return float(_SMALLEST_SIGMA * exponential(exponent))
+    return float(SMALLEST_SIGMA * exponential(exponent))
 
 
 @lru_cache(maxsize=SCALE_COUNT)
@@ -76,15 +76,15 @@ def _variance_borders() -> NDArray[np.float64]:
 
 
 def scale_indices(variance: NDArray[np.floating]) -> NDArray[np.int64]:
-    """The indices of the tables for errors of ``variance``, in squared levels.
+    """The indices of the tables for a Gaussian of ``variance`` + 0.05², in squared levels.
 
-    The errors are those of whole levels against the mean: their quantization's 1/12 is taken off,
-    since a table's unit bins put it back (Sheppard's correction).
+    The Gaussian is the one that bins of one level are cut from, not that of whole levels, whose
+    rounding adds 1/12.
 
-    >>> scale_indices(np.array([0.0, 1.0 + 1.0 / 12.0, 1e4, 1e9])).tolist()
+    >>> scale_indices(np.array([0.0, 1.0, 1e4, 1e9])).tolist()
     [0, 101, 255, 255]
     """
-    wanted = np.asarray(variance, dtype=np.float64) - _QUANTIZATION_VARIANCE
+    wanted = np.asarray(variance, dtype=np.float64) + SMALLEST_SIGMA * SMALLEST_SIGMA
     return np.searchsorted(_variance_borders(), wanted).astype(np.int64)
 
 

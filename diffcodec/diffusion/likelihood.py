@@ -13,6 +13,8 @@ Float64 = NDArray[np.float64]
 
 LEVELS = 256
 SMALLEST_PROBABILITY = 1e-300
+SMALLEST_SCALE = 0.05
+"""Standard deviation in levels below which no model's word is taken."""
 
 _erfc = np.frompyfunc(math.erfc, 1, 1)
 
@@ -56,7 +58,7 @@ def fitted_scale(levels: NDArray[np.integer], mean: Float64) -> float:
     Quantization's own variance 1/12 is taken off, since the bins put it back; at least 0.05.
     """
     mean_square = float(np.mean((levels - mean) ** 2))
-    return math.sqrt(max(mean_square - 1.0 / 12.0, 0.05**2))
+    return math.sqrt(max(mean_square - 1.0 / 12.0, SMALLEST_SCALE**2))
 
 
 def _standard_normal_cdf(values: Float64) -> Float64:

@@ -11,6 +11,7 @@ from enum import StrEnum
 import torch
 from torch import Tensor, nn
 
+from diffcodec.diffusion.likelihood import SMALLEST_SCALE
 from diffcodec.diffusion.schedule import Schedule, ScheduleConfig, make_schedule, time_ends
 from diffcodec.model.learned_gamma import LearnedGamma
 from diffcodec.model.unet import UNet, UNetConfig
@@ -18,6 +19,12 @@ from diffcodec.model.unet import UNet, UNetConfig
 TIME_SCALE = 1000.0
 SIGNAL_VARIANCE = 0.25
 LOG_VARIANCE_LIMIT = 12.0
+HALF_LEVEL = 1.0 / 255.0
+"""Half the distance between two of the 256 levels on [−1, 1]."""
+SMALLEST_DEVIATION = SMALLEST_SCALE * 2.0 * HALF_LEVEL
+SMALLEST_PROBABILITY = 2.0**-24
+SMALLEST_WIDTH = 1e-6
+BEYOND = 1e3
 
 
 class Parameterization(StrEnum):
@@ -93,7 +100,8 @@ class PixelPosterior:
 
     Attributes:
         mean: x̂_0, float32 [B, C, S, S].
-        log_variance: of each channel given the ones before it, float32 [B, C, S, S].
+        log_variance: of each channel given the ones before it, float32 [B, C, S, S]; where x is
+            one of 256 levels, of the Gaussian that is discretized.
         mixing: a_10, a_20, a_21, …, float32 [B, C(C − 1)/2, S, S].
     """
 
@@ -101,11 +109,32 @@ class PixelPosterior:
     log_variance: Tensor
     mixing: Tensor
 
-    def nats(self, x: Tensor) -> Tensor:
-        """−ln of the density of ``x`` at each coordinate, float32 [B, C, S, S]."""
-        squared = (x - self.conditional_mean(x)).square()
-        spread = squared * torch.exp(-self.log_variance) + self.log_variance
-        return 0.5 * (spread + math.log(2.0 * math.pi))
+    def level_nats(self, x: Tensor) -> Tensor:
+        """−ln P of the level that is ``x`` at each coordinate, float32 [B, C, S, S].
+
+        DDPM's discretized Gaussian (arXiv:2006.11239, eq. 13) as the last stage's tables have it:
+        edges ±∞ at the first and last level, and no level less probable than
+        `SMALLEST_PROBABILITY`. A density in its place would pay without end for
+        certainty about levels that are exact, and its gradient with it.
+        """
+        from_mean = x - self.conditional_mean(x)
+        deviation = self.deviation()
+        lower, upper = (from_mean - HALF_LEVEL) / deviation, (from_mean + HALF_LEVEL) / deviation
+        lower = torch.where(x < HALF_LEVEL - 1.0, -BEYOND, lower)
+        upper = torch.where(x > 1.0 - HALF_LEVEL, BEYOND, upper)
+        # Mirrored to the mean's left: a difference of two small tails keeps its digits.
+        right_of_mean = from_mean > 0
+        left = torch.where(right_of_mean, -upper, lower)
+        right = torch.where(right_of_mean, -lower, upper)
+        log_left, log_right = torch.special.log_ndtr(left), torch.special.log_ndtr(right)
+        width = (log_left - log_right).clamp(max=-SMALLEST_WIDTH)
+        log_mass = log_right + torch.log(-torch.expm1(width))
+        floor = torch.full_like(log_mass, math.log(SMALLEST_PROBABILITY))
+        return -torch.logaddexp(log_mass, floor)
+
+    def deviation(self) -> Tensor:
+        """σ of each channel's Gaussian given the channels before it, float32 [B, C, S, S]."""
+        return (torch.exp(self.log_variance) + SMALLEST_DEVIATION**2).sqrt()
 
     def conditional_mean(self, x: Tensor) -> Tensor:
         """Each channel's mean given the channels of ``x`` before it, float32 [B, C, S, S]."""

@@ -476,7 +476,7 @@ def _pixel_distributions(
     z = z.contiguous(memory_format=torch.channels_last)
     posterior = denoiser.posterior(z, gamma, mask.to(x.dtype))
     means = _channels_last(posterior.conditional_mean(x))
-    deviations = _channels_last(torch.exp(0.5 * posterior.log_variance))
+    deviations = _channels_last(posterior.deviation())
     return (means + 1.0) * HALF_RANGE, deviations * HALF_RANGE
 
 

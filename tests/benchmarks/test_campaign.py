@@ -42,7 +42,8 @@ class Deadly(Square):
 
 
 def journal(path: Path, **options: bool) -> Journal:
-    return Journal.open(path, IDENTITY, {"command": "first"}, **options)
+    origin = {"command": "first", "date": "then"}
+    return Journal.open(path, IDENTITY, origin, **options)
 
 
 def test_results_come_in_order_from_several_processes(tmp_path: Path) -> None:
@@ -55,7 +56,7 @@ def test_results_come_in_order_from_several_processes(tmp_path: Path) -> None:
     assert len(calls) == len(ITEMS)
     lines = (tmp_path / "run.jsonl").read_text().splitlines()
     assert len(lines) == 1 + len(ITEMS)
-    assert json.loads(lines[0])["origin"] == {"command": "first"}
+    assert json.loads(lines[0])["origin"]["command"] == "first"
 
 
 def test_a_resumed_run_does_only_what_is_missing(tmp_path: Path) -> None:
@@ -71,9 +72,10 @@ def test_a_resumed_run_does_only_what_is_missing(tmp_path: Path) -> None:
     assert held
     for trace in tmp_path.glob("*-*"):
         trace.unlink()
-    second = Journal.open(path, IDENTITY, {"command": "second"}, resume=True)
+    origin = {"command": "second", "date": "now"}
+    second = Journal.open(path, IDENTITY, origin, resume=True)
     assert set(second.results) == held
-    assert second.origin == {"command": "first"}
+    assert second.origin == {"command": "second", "date": "then"}
     results = run(ITEMS, Square(tmp_path), 1, second, Group())
     second.close()
     assert [entry["square"] for entry in results.values()] == [n**2 for n in range(7)]

@@ -21,6 +21,7 @@ NOTHING_ELSE = (
 def few(monkeypatch: pytest.MonkeyPatch, images: Pixels) -> None:
     """Small images stand for CIFAR-10's."""
     monkeypatch.setattr(measure, "first_images", lambda data, count, split="test": images[:count])
+    monkeypatch.setattr(measure, "split_digest", lambda data, split: f"of {split} images")
 
 
 def test_one_command_writes_the_record_and_is_resumed(
@@ -50,6 +51,14 @@ def test_one_command_writes_the_record_and_is_resumed(
     # Nothing is left to do, and what is written again is the same, the first command included.
     assert measure.main([*command, "--resume"]) == 0
     assert results.load_folder(tmp_path)[0] == record
+    # More images are what is left to do.
+    journal = tmp_path / "cifar10.jsonl"
+    before = journal.read_text().splitlines()
+    more = [*command, "--resume", "--images", "3", "--peers", "1"]
+    assert measure.main(more) == 0
+    assert results.load_folder(tmp_path)[0]["images"] == 3
+    added = journal.read_text().splitlines()[len(before) :]
+    assert sorted(json.loads(line)["item"] for line in added) == ["files/2", "peers/0"]
     assert measure.main([*command, "--resume", "--effort", "2"]) == 1
     assert "cannot be resumed: other settings;" in capsys.readouterr().err
 

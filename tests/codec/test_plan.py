@@ -13,6 +13,7 @@ from diffcodec.codec.plan import (
     CORRECTION_INTERVAL_BITS,
     CORRECTIONS_PER_OCTAVE,
     HOP_OFFSET_BITS,
+    LAG_BITS,
     LARGEST_CORRECTION,
     LARGEST_ERROR,
     LARGEST_PACKET_BITS,
@@ -275,8 +276,21 @@ def test_the_prediction_inside_a_hop_is_second_order_exact() -> None:
 
 def test_the_next_hop_remembers_the_difficulty_of_this_one() -> None:
     plan = plan_to(PlanConfig(40, 1, 2))
-    move(plan, plan.packet(CORRECTIONS_PER_OCTAVE))
-    assert plan.predicted_error() == pytest.approx(2.0 * ERROR_CURVE[plan.t], rel=1e-6)
+    packet = plan.packet(CORRECTIONS_PER_OCTAVE)
+    move(plan, packet)
+    expected = 2.0 * ERROR_CURVE[plan.t] * (packet.bits + 2 * LAG_BITS) / (packet.bits + LAG_BITS)
+    assert plan.predicted_error() == pytest.approx(expected, rel=1e-6)
+
+
+def test_the_first_errors_are_those_of_a_latent_that_knows_nothing() -> None:
+    plan = plan_to(PlanConfig(63, 1, 2))
+    assert plan.predicted_error() == pytest.approx(2.0 * ERROR_CURVE[-1])
+    ratios = []
+    while not plan.finished:
+        ratios.append(plan.predicted_error() / ERROR_CURVE[plan.t])
+        move(plan, plan.packet(0))
+    assert ratios == sorted(ratios, reverse=True)
+    assert ratios[-1] == pytest.approx(1.0, abs=0.02)
 
 
 def test_a_hop_of_one_packet_begins_the_code_anew() -> None:

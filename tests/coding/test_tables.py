@@ -113,12 +113,11 @@ def test_a_scale_for_each_mean_gives_the_one_scale_tables() -> None:
         frequencies(means[:2], -1)
 
 
-def test_scale_indices_are_the_nearest_scales_of_what_rounding_leaves() -> None:
+def test_scale_indices_are_the_nearest_scales_of_the_variance_and_the_smallest() -> None:
     sigma = np.array([sigma_levels(index) for index in range(SCALE_COUNT)])
-    # Each grid point is found from the variance of its levels, rounded to whole ones.
-    np.testing.assert_array_equal(scale_indices(sigma**2 + 1 / 12), np.arange(SCALE_COUNT))
-    variance = np.geomspace(0.09, 2e4, 5000)
-    wanted = np.sqrt(np.maximum(variance - 1 / 12, 1e-12))
+    np.testing.assert_array_equal(scale_indices(sigma**2 - 0.05**2), np.arange(SCALE_COUNT))
+    variance = np.geomspace(1e-4, 2e4, 5000)
+    wanted = np.sqrt(variance + 0.05**2)
     nearest = np.abs(np.log(wanted[:, None] / sigma)).argmin(axis=1)
     np.testing.assert_array_equal(scale_indices(variance), nearest)
     assert scale_indices(np.array([[0.0, 1e-9], [1e9, np.inf]])).tolist() == [[0, 0], [255, 255]]
@@ -127,9 +126,9 @@ def test_scale_indices_are_the_nearest_scales_of_what_rounding_leaves() -> None:
 @pytest.mark.parametrize("index", [0, 1, 100, 254])
 def test_a_border_belongs_to_the_finer_scale(index: int) -> None:
     border = sigma_levels(index) * sigma_levels(index + 1)
-    # Adding 1/12 and taking it off again need not give the border back: a hair to either side.
-    assert scale_indices(np.array([border * (1 - 1e-9) + 1 / 12])) == index
-    assert scale_indices(np.array([border * (1 + 1e-9) + 1 / 12])) == index + 1
+    # Taking 0.05² off and adding it again need not give the border back: a hair to either side.
+    assert scale_indices(np.array([border * (1 - 1e-9) - 0.05**2])) == index
+    assert scale_indices(np.array([border * (1 + 1e-9) - 0.05**2])) == index + 1
 
 
 def test_offsets_are_steps_of_the_scale_held_at_its_ends() -> None:

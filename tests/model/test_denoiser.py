@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from typing import Any
 
 import numpy as np
@@ -6,12 +7,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from diffcodec.diffusion.process import q_posterior
+from diffcodec.diffusion.likelihood import LEVELS, level_probabilities
+from diffcodec.diffusion.process import HALF_RANGE, levels_to_signal, q_posterior
 from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.model.configs import MODEL_CONFIGS
 from diffcodec.model.denoiser import (
+    HALF_LEVEL,
     LOG_VARIANCE_LIMIT,
     SIGNAL_VARIANCE,
+    SMALLEST_DEVIATION,
+    SMALLEST_PROBABILITY,
     Denoiser,
     Parameterization,
     PixelPosterior,
@@ -208,15 +213,52 @@ def test_the_covariance_is_that_of_samples() -> None:
     assert float(error.abs().max()) < 0.02
 
 
-def test_nats_are_the_gaussian_s_density() -> None:
+def test_level_nats_of_narrow_levels_are_the_gaussian_s_density() -> None:
     said = posterior(seed=4)
-    x = torch.randn(said.mean.shape, generator=torch.Generator().manual_seed(5))
+    x = 0.3 * torch.randn(said.mean.shape, generator=torch.Generator().manual_seed(5))
     covariance = said.covariance().permute(0, 3, 4, 1, 2).double()
     normal = torch.distributions.MultivariateNormal(
         said.mean.permute(0, 2, 3, 1).double(), covariance
     )
-    expected = -normal.log_prob(x.permute(0, 2, 3, 1).double())
-    torch.testing.assert_close(said.nats(x).sum(dim=1).double(), expected, rtol=1e-4, atol=1e-4)
+    density = -normal.log_prob(x.permute(0, 2, 3, 1).double())
+    expected = density - 3 * math.log(2 * HALF_LEVEL)
+    nats = said.level_nats(x)
+    # Where no channel is so unlikely that the least probability counts.
+    likely = (nats < 12.0).all(dim=1)
+    assert likely.float().mean() > 0.5
+    torch.testing.assert_close(
+        nats.sum(dim=1).double()[likely], expected[likely], rtol=2e-3, atol=2e-3
+    )
+
+
+@pytest.mark.parametrize("deviation", [1e-6, 1e-3, 4e-3, 0.03, 0.4])
+def test_level_nats_are_the_discretized_gaussian_s(deviation: float) -> None:
+    levels = np.arange(LEVELS)
+    x = torch.from_numpy(levels_to_signal(levels)).float().reshape(1, 1, 16, 16)
+    x = x.repeat(1, 3, 1, 1)
+    mean = torch.full_like(x, 0.37)
+    said = PixelPosterior(mean, torch.full_like(x, 2 * math.log(deviation)), torch.zeros_like(x))
+    scale = math.hypot(deviation, SMALLEST_DEVIATION) * HALF_RANGE
+    probability = level_probabilities(levels, np.float64((0.37 + 1) * HALF_RANGE), scale)
+    expected = -np.log(probability + SMALLEST_PROBABILITY)
+    for nats in said.level_nats(x)[0].double().numpy():
+        np.testing.assert_allclose(nats.ravel(), expected, rtol=2e-4, atol=2e-4)
+
+
+def test_level_nats_have_finite_gradients_everywhere() -> None:
+    """At the edges, far out, and where a level is as good as certain."""
+    x = torch.tensor([-1.0, 1.0, 0.0, 1 / 255]).reshape(1, 1, 2, 2).repeat(1, 3, 1, 1)
+    for mean in (-1.0, 0.0, 1.0):
+        for log_variance in (-40.0, -12.0, -5.0, 2.0):
+            said = PixelPosterior(
+                *(torch.full_like(x, value).requires_grad_() for value in (mean, log_variance, 0.1))
+            )
+            nats = said.level_nats(x)
+            assert nats.isfinite().all()
+            nats.sum().backward()
+            for part in (said.mean, said.log_variance, said.mixing):
+                assert part.grad is not None
+                assert part.grad.isfinite().all()
 
 
 def test_a_pixel_model_that_gives_nothing_says_a_prior_s_variance() -> None:
