@@ -89,6 +89,10 @@ VARIANTS: Mapping[str, Variant] = {
     "deep": Variant(
         "48, 64, 96 channels, two blocks a level", unet=dict(channels=(48, 64, 96), blocks=2)
     ),
+    "separable": Variant(
+        "depthwise and pointwise convolutions, 128, 128, 128 channels",
+        unet=dict(separable=True, channels=(128, 128, 128)),
+    ),
     # Parts of the network.
     "no-attention": Variant("attention in the middle alone", unet=dict(attention_resolutions=())),
     "attention-8": Variant("attention at 8×8 too", unet=dict(attention_resolutions=(16, 8))),

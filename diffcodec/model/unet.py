@@ -38,6 +38,8 @@ class UNetConfig:
             arXiv:1809.11096, appendix B) instead of by strided and plain convolutions.
         residual_rescaling: every sum of a branch and its shortcut is scaled by 1/√2 (Song et al.,
             arXiv:2011.13456, appendix H), which keeps the variance of sums of equals.
+        separable: a residual block's 3×3 convolutions are one for each channel by itself and a
+            1×1 between channels (MobileNets, arXiv:1704.04861).
         fourier_exponents: sin and cos of 2ⁿ π z are appended to the input for each n
             (VDM, arXiv:2107.00630, appendix C).
     """
@@ -54,6 +56,7 @@ class UNetConfig:
     head_channels: int | None = None
     residual_resampling: bool = False
     residual_rescaling: bool = False
+    separable: bool = False
     fourier_exponents: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -182,11 +185,11 @@ class _ResidualBlock(nn.Module):
         self.scale = _branch_scale(config)
         self.resample = resample
         self.norm_in = nn.GroupNorm(config.groups, width)
-        self.convolution_in = nn.Conv2d(width, out, 3, padding=1)
+        self.convolution_in = _convolution(config, width, out)
         self.embed = nn.Linear(embedding, 2 * out if self.adaptive else out)
         self.norm_out = nn.GroupNorm(config.groups, out)
         self.dropout = nn.Dropout(config.dropout)
-        self.convolution_out = _zeroed(nn.Conv2d(out, out, 3, padding=1))
+        self.convolution_out = _convolution(config, out, out, zeroed=True)
         self.shortcut = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
@@ -278,6 +281,19 @@ def _resampling(config: UNetConfig, width: int, embedding: int, direction: Resam
     if config.residual_resampling:
         return _ResidualBlock(config, width, width, embedding, direction)
     return _Downsample(width) if direction == "down" else _Upsample(width)
+
+
+def _convolution(
+    config: UNetConfig, width: int, out: int, zeroed: bool = False
+) -> nn.Conv2d | nn.Sequential:
+    """A residual block's 3×3 convolution; ``zeroed`` where it is the block's last."""
+    size = 1 if config.separable else 3
+    last = nn.Conv2d(width, out, size, padding=size // 2)
+    if zeroed:
+        last = _zeroed(last)
+    if not config.separable:
+        return last
+    return nn.Sequential(nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False), last)
 
 
 def _branch_scale(config: UNetConfig) -> float | None:

@@ -29,6 +29,7 @@ class Sampling(TrellisCode):
         writer: BitWriter,
         *,
         runs_on: bool = True,
+        further: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], CodeState]:
         self.deltas.append(delta)
         random = np.random.default_rng(state.sections)

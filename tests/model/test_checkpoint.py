@@ -77,7 +77,7 @@ def test_configurations_survive_json(name: str) -> None:
 def test_configurations_from_before_a_field_have_its_default() -> None:
     fields = json.loads(json.dumps(dataclasses.asdict(CONFIG)))
     del fields["variance"], fields["pixel_model"], fields["schedule"]["table"]
-    for name in ("head_channels", "residual_resampling", "residual_rescaling"):
+    for name in ("head_channels", "residual_resampling", "residual_rescaling", "separable"):
         del fields["unet"][name]
     assert model_config_from_dict(fields) == CONFIG
 

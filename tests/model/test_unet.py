@@ -30,6 +30,7 @@ def stirred(config: UNetConfig) -> UNet:
         {"residual_resampling": True},
         {"residual_resampling": True, "adaptive_norm": True, "channels": (8, 8, 16)},
         {"residual_rescaling": True},
+        {"separable": True},
         {"blocks": 2},
         {"channels": (8,), "attention_resolutions": (16,)},
         {"channels": (8, 8, 16), "image_channels": 1},
@@ -48,6 +49,24 @@ def test_the_output_has_the_input_s_shape_and_every_weight_counts(change: dict[s
 def test_it_begins_as_zero() -> None:
     z = torch.randn((2, 3, 16, 16))
     assert not UNet(SMALL)(z, torch.tensor([0.0, 1000.0])).any()
+
+
+def test_separable_convolutions_see_as_far_for_a_ninth_of_the_arithmetic() -> None:
+    plain, separable = (
+        stirred(dataclasses.replace(SMALL, separable=separable)).down[0].block.convolution_in
+        for separable in (False, True)
+    )
+    hidden = torch.zeros((1, 8, 16, 16))
+    hidden[0, 3, 8, 8] = 1.0
+    for convolution in (plain, separable):
+        reached = (convolution(hidden) - convolution(0 * hidden)).abs().sum(dim=(0, 1)) > 0
+        assert reached.sum() == 9
+        assert reached[7:10, 7:10].all()
+    weights = [sum(p.numel() for p in c.parameters() if p.ndim > 1) for c in (plain, separable)]
+    assert weights == [8 * 8 * 9, 8 * 9 + 8 * 8]
+    # A block of either kind begins as its shortcut.
+    block = UNet(dataclasses.replace(SMALL, separable=True)).down[0].block
+    assert torch.equal(block(hidden, torch.randn((1, 32))), hidden)
 
 
 def test_images_of_a_batch_do_not_see_each_other() -> None:
