@@ -59,7 +59,6 @@ class SampledCode(TrellisCode):
         writer: BitWriter,
         *,
         runs_on: bool = True,
-        further: Float32 | None = None,
     ) -> tuple[Float32, CodeState]:
         """A sample of N(δ, I) for each row of ``delta``."""
         sections = state.sections + self.sections(bits, state)

@@ -106,11 +106,10 @@ class RecordingCode(TrellisCode):
         writer: BitWriter,
         *,
         runs_on: bool = True,
-        further: Float32 | None = None,
     ) -> tuple[Float32, CodeState]:
         """As the code does."""
         self.directions.append(delta[0] / np.linalg.norm(delta[0]))
-        return super().encode(delta, bits, noise, state, writer, runs_on=runs_on, further=further)
+        return super().encode(delta, bits, noise, state, writer, runs_on=runs_on)
 
 
 def default_plan(kind: type[OwnCode], code_id: int | None = None) -> PlanWith[OwnCode]:

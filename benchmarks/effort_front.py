@@ -21,7 +21,7 @@ from benchmarks.efforts import EffortFile, mark_front, measure_effort, summarize
 from benchmarks.held_out import Subject
 from benchmarks.tables import Table
 from cli.terminal import Terminal
-from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, Effort, Foresight, effort_level
+from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, Effort, effort_level
 from diffcodec.codec.effort import GROWTH_INDICES as GROWTH_RANGE
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import PlanConfig
@@ -37,15 +37,11 @@ def settings_to_try(
     growth_indices: Iterable[int] = GROWTH_INDICES,
     codes: Iterable[int] = tuple(CHANNEL_CODES),
     groups: Iterable[int] = GROUPS,
-    foresight: Iterable[int] = (Foresight.NONE,),
 ) -> list[Effort]:
-    """A grid of what an effort chooses, and the levels that there are, each once."""
+    """A grid of growth, channel code and groups, and the levels that there are, each once."""
     parts = effort_level(DEFAULT_EFFORT).plan.parts
-    grid = itertools.product(growth_indices, codes, groups, foresight)
-    tried = [
-        Effort(PlanConfig(growth, parts, code_id), count, Foresight(ahead))
-        for growth, code_id, count, ahead in grid
-    ]
+    grid = itertools.product(growth_indices, codes, groups)
+    tried = [Effort(PlanConfig(growth, parts, code_id), count) for growth, code_id, count in grid]
     levels = [effort_level(effort) for effort in EFFORTS]
     return list(dict.fromkeys([*tried, *levels]))
 
@@ -121,12 +117,7 @@ def front_table(rows: Sequence[dict[str, Any]]) -> Table:
 
 def _allowed(name: str) -> Collection[int]:
     """What a file's header can name."""
-    return {
-        "growth": GROWTH_RANGE,
-        "code": CHANNEL_CODES,
-        "groups": range(1, RANKS + 1),
-        "foresight": [*Foresight],
-    }[name]
+    return {"growth": GROWTH_RANGE, "code": CHANNEL_CODES, "groups": range(1, RANKS + 1)}[name]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -143,7 +134,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("growth", GROWTH_INDICES, "growth indices"),
         ("code", CHANNEL_CODES, "channel codes"),
         ("groups", GROUPS, "groups of pixels"),
-        ("foresight", (Foresight.NONE,), "ways to look ahead"),
     ):
         parser.add_argument(
             f"--{name}",
@@ -161,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("expected --images and --jobs of at least 1")
 
     def measure(subject: Subject) -> dict[str, Any]:
-        settings = settings_to_try(options.growth, options.code, options.groups, options.foresight)
+        settings = settings_to_try(options.growth, options.code, options.groups)
         group = campaign.Group()
         tried = [asdict(setting) for setting in settings]
         work = SettingWork(subject, settings)

@@ -4,7 +4,6 @@ Imports no torch, so that commands can name levels in their options.
 """
 
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from diffcodec.codec.plan import HopPlan, PlanConfig, count_evaluations
@@ -18,17 +17,6 @@ EVALUATIONS_PER_GROUP = 8
 """Of a given number of evaluations, one in so many goes to groups of pixels."""
 
 
-class Foresight(IntEnum):
-    """How an encoder learns what it looks ahead for, past the end of a packet."""
-
-    NONE = 0
-    """As if δ stayed what it is."""
-    HOP = 1
-    """Inside a hop: every packet is searched twice, the second time with the δ that follows it."""
-    FILE = 2
-    """From hop to hop, too: with an evaluation of the network more for each."""
-
-
 @dataclass(frozen=True)
 class Effort:
     """What an effort level chooses.
@@ -36,12 +24,10 @@ class Effort:
     Attributes:
         plan: the hop plan and the channel code.
         groups: groups of pixels in a lossless file's last stage.
-        foresight: how the encoder looks ahead.
     """
 
     plan: PlanConfig
     groups: int
-    foresight: Foresight = Foresight.NONE
 
 
 # In order of the network's evaluations for a lossless file; chosen among plans and codes by what
@@ -97,4 +83,4 @@ def effort_for_evaluations(model: "CodecModel", evaluations: int) -> tuple[Effor
         needed = count_evaluations(plan) + groups - 1
         if needed <= evaluations:
             break
-    return Effort(config, groups, default.foresight), needed
+    return Effort(config, groups), needed

@@ -13,7 +13,7 @@ from diffcodec.bits import BitWriter
 from diffcodec.bitstream.container import assemble
 from diffcodec.bitstream.header import Header, LastStage
 from diffcodec.bitstream.stored import pack_pixels
-from diffcodec.codec.effort import DEFAULT_EFFORT, Effort, Foresight, effort_level
+from diffcodec.codec.effort import DEFAULT_EFFORT, Effort, effort_level
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.pixels import PixelStage
 from diffcodec.codec.plan import Packet, PlanConfig
@@ -25,7 +25,7 @@ from diffcodec.units import bits_per_dimension, nats_to_bits
 
 Float64 = NDArray[np.float64]
 
-HANDOVER_GAMMA = -9.0
+HANDOVER_GAMMA = -8.1
 
 
 class BudgetError(DiffcodecError):
@@ -41,7 +41,6 @@ class EncoderSettings:
         bpd: a budget in bits/dim for the whole file, or None for a lossless file.
         handover_gamma: noise level at which a lossless file's pixels are coded.
         groups: groups of pixels in the last stage, held at what the model can do.
-        foresight: how an encoder looks ahead; a decoder knows nothing of it.
         trace: measure the RMSE after every packet for the ledger (one evaluation a packet).
     """
 
@@ -49,15 +48,12 @@ class EncoderSettings:
     bpd: float | None = None
     handover_gamma: float = HANDOVER_GAMMA
     groups: int = effort_level(DEFAULT_EFFORT).groups
-    foresight: Foresight = effort_level(DEFAULT_EFFORT).foresight
     trace: bool = False
 
     @staticmethod
     def for_effort(effort: Effort, **others: Any) -> "EncoderSettings":
         """The settings that an effort chooses, and ``others``."""
-        return EncoderSettings(
-            plan=effort.plan, groups=effort.groups, foresight=effort.foresight, **others
-        )
+        return EncoderSettings(plan=effort.plan, groups=effort.groups, **others)
 
 
 @dataclass(frozen=True)
@@ -192,7 +188,7 @@ class _Run:
         squared_error = float(np.sum((self._signal - process.x_hat()) ** 2))
         if packet.corrected:
             self._writer.write_unary(correction)
-        process.tell(packet, self._signal, self._writer, self._settings.foresight)
+        process.tell(packet, self._signal, self._writer)
         self._evaluations += packet.begins_hop
         kl_nats = hop_kl_nats(self._model.schedule, packet.s, packet.t, squared_error)
         self._ledger.append(

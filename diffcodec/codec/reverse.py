@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader, BitWriter
-from diffcodec.codec.effort import Foresight
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import HopPlan, Packet, PlanConfig
 from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout, deinterleave, interleave
@@ -20,7 +19,6 @@ from diffcodec.coding.channel import CodeState
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.diffusion.process import q_posterior
 
-Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
 
 HOP_NOISE_DOMAIN = 0x686F70
@@ -93,43 +91,17 @@ class ReverseProcess:
             self._estimate, self._estimate_step = estimate, self.plan.t
         return self._estimate
 
-    def tell(
-        self,
-        packet: Packet,
-        x: Float64,
-        writer: BitWriter,
-        foresight: Foresight = Foresight.NONE,
-    ) -> None:
+    def tell(self, packet: Packet, x: Float64, writer: BitWriter) -> None:
         """Write the channel code of ``packet`` for the image's signal ``x``, and advance."""
         transition = q_posterior(self._model.schedule, packet.s, packet.t)
         scale = transition.x_coefficient / np.sqrt(transition.variance)
-        delta = _mosaic(scale * (x - self.x_hat()))
-        further = self._aim_after(packet, delta, x, foresight)
-        c, state = self._encoded(packet, delta, writer, further)
-        self._advance(packet, c, state)
-
-    def _encoded(
-        self, packet: Packet, delta: Float32, writer: BitWriter, further: Float32 | None = None
-    ) -> tuple[Float32, CodeState]:
+        delta = interleave(scale * (x - self.x_hat()))
+        delta = np.ascontiguousarray(delta, dtype=np.float32)
         noise, state = SharedNoise(HOP_NOISE_DOMAIN), self.plan.code_state
-        return self._code.encode(
-            delta, packet.bits, noise, state, writer, runs_on=packet.runs_on, further=further
+        c, state = self._code.encode(
+            delta, packet.bits, noise, state, writer, runs_on=packet.runs_on
         )
-
-    def _aim_after(
-        self, packet: Packet, delta: Float32, x: Float64, foresight: Foresight
-    ) -> Float32 | None:
-        """Where the packet after this one will aim: found by a trial that takes δ to stay.
-
-        None where that is not asked for, or of no use to the code.
-        """
-        if foresight is Foresight.NONE or not packet.runs_on:
-            return None
-        twin = self.fork()
-        twin._advance(packet, *self._encoded(packet, delta, BitWriter()))
-        if twin.plan.at_hop and foresight is Foresight.HOP:
-            return None
-        return _mosaic(x - twin.x_hat())
+        self._advance(packet, c, state)
 
     def require(self, packet: Packet, reader: BitReader) -> None:
         """Check that ``reader`` holds the whole packet, before anything is made for it.
@@ -146,7 +118,7 @@ class ReverseProcess:
         c, state = self._code.decode(shape, packet.bits, noise, state, reader)
         self._advance(packet, c, state)
 
-    def _advance(self, packet: Packet, c: Float32, state: CodeState) -> None:
+    def _advance(self, packet: Packet, c: NDArray[np.float32], state: CodeState) -> None:
         """z_t → z_s = μ_P + σ_Q c, and x̂_0 updated with what the hop has shown of x.
 
         Since the hop's step u it has shown y = ((SNR(s)/α_s) z_s − (SNR(u)/α_u) z_u)/Δ = x + noise
@@ -169,8 +141,3 @@ class ReverseProcess:
         self._x_hat = self._wiener.updated(float(snr_s - snr_u), weighted)
         self._estimate_step = None
         self.plan.advance(packet, state)
-
-
-def _mosaic(tiles: Float64) -> Float32:
-    """[G, 3, S, S] as the channel code's vectors, float32 [G, n]."""
-    return np.ascontiguousarray(interleave(tiles), dtype=np.float32)

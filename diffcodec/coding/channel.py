@@ -82,12 +82,10 @@ class ChannelCode(Protocol):
         writer: BitWriter,
         *,
         runs_on: bool = True,
-        further: Float32 | None = None,
     ) -> tuple[Float32, CodeState]:
         """Write codes for ``delta``, float32[G, n]; the c that ``decode`` will give, and after.
 
-        ``runs_on`` says whether a packet goes on where this one ends, for nearly the same δ, or for
-        ``further``, of the same shape and any length.
+        ``runs_on`` says whether a packet for nearly the same δ goes on where this one ends.
         """
 
     def decode(
@@ -201,12 +199,8 @@ class TrellisCode:
         writer: BitWriter,
         *,
         runs_on: bool = True,
-        further: Float32 | None = None,
     ) -> tuple[Float32, CodeState]:
         """Write ``bits`` bits for each row of ``delta``, float32[G, n]; return ``decode``'s c.
-
-        Where the packet ``runs_on`` the search goes on past its end, for ``further``, brought to
-        the length of ``delta``, or for ``delta`` itself.
 
         Ties and FFT rounding affect only the choice of path. Raises ValueError for a budget that no
         number of sections costs.
@@ -219,11 +213,7 @@ class TrellisCode:
             searched = range(state.sections, state.sections + sections + ahead)
             signs = _signs(noise, group, searched, delta.shape[1])
             before = state.registers[group] if state.registers else None
-            aims = row[None]
-            if further is not None and ahead:
-                aims = np.repeat(aims, len(searched), axis=0)
-                aims[sections:] = _as_long_as(row, further[group])
-            registers = self._search(aims, signs, before)[:sections]
+            registers = self._search(row, signs, before)[:sections]
             fresh = registers
             if before is None:
                 writer.write(int(registers[0]), self.register_bits)
@@ -293,10 +283,9 @@ class TrellisCode:
         total /= np.sqrt(np.float32(sections))
         return total
 
-    def _correlations(self, aims: Float32, signs: Float32) -> Float32:
-        """⟨δ_j · signs_j, codeword m⟩ for all shifts of the bank: float32[L, B·n], this thread's.
+    def _correlations(self, delta: Float32, signs: Float32) -> Float32:
+        """⟨δ · signs_j, codeword m⟩ for all shifts of the bank: float32[L, B·n], this thread's.
 
-        ``aims`` are the δ_j, float32[L, n], or float32[1, n] where all are the same.
         The first 2^(ν−1) columns are the positive half of the codewords.
         """
         sections, dimension = signs.shape
@@ -307,17 +296,15 @@ class TrellisCode:
         shape = (min(step, sections), bank_size, 2 * spectrum.shape[1])
         product = _workspace("product", shape).view(np.complex64)
         for start in range(0, sections, step):
-            stop = start + step
-            aimed = signs[start:stop] * (aims if len(aims) == 1 else aims[start:stop])
-            flipped = np.fft.rfft(aimed, axis=1)
+            flipped = np.fft.rfft(signs[start : start + step] * delta, axis=1)
             part = np.multiply(flipped[:, None], spectrum, out=product[: len(flipped)])
             # NumPy computes in the type of its input; its stub knows float64 alone.
-            out: Any = table[start:stop]
+            out: Any = table[start : start + step]
             np.fft.irfft(part, n=dimension, axis=2, out=out)
         return table.reshape(sections, -1)
 
-    def _search(self, aims: Float32, signs: Float32, before: int | None) -> NDArray[np.int64]:
-        """Viterbi: the registers of the path with the largest Σ_j ⟨δ_j · signs_j, c_j⟩: int64[L].
+    def _search(self, delta: Float32, signs: Float32, before: int | None) -> NDArray[np.int64]:
+        """Viterbi: the registers of the path with the largest Σ_j ⟨δ · signs_j, c_j⟩: int64[L].
 
         The path begins after register ``before``, anywhere if None. A state is the ν − k bits that
         the next register keeps. Only the best score of each state is stored; the trace back finds
@@ -327,7 +314,7 @@ class TrellisCode:
         states = 1 << (width - new)
         branches = 1 << new
         half = 1 << (width - 1)
-        table = self._correlations(aims, signs)
+        table = self._correlations(delta, signs)
         sections = len(table)
         score = _workspace("score", (2 * half,))
         positive = score[:half].reshape(-1, states)
@@ -379,13 +366,6 @@ def _workspace(name: str, shape: tuple[int, ...]) -> Float32:
     if array is None or array.size < size:
         array = _WORKSPACES.arrays[name] = np.empty(size, dtype=np.float32)
     return array[:size].reshape(shape)
-
-
-def _as_long_as(delta: Float32, other: Float32) -> Float32:
-    """``other`` at the length of ``delta``, float32[n]; ``delta`` itself if it is zero."""
-    length = np.linalg.norm(other)
-    scaled: Float32 = other * (np.linalg.norm(delta) / length) if length > 0 else delta
-    return scaled
 
 
 def _signs(noise: SharedNoise, group: int, sections: range, dimension: int) -> Float32:

@@ -92,7 +92,6 @@ class PoissonCode:
         writer: BitWriter,
         *,
         runs_on: bool = True,
-        further: Float32 | None = None,
     ) -> tuple[Float32, CodeState]:
         """Write codes for ``delta``, float32[G, n]; return ``decode``'s c."""
         noise = noise.substream(state.sections)

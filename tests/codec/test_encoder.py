@@ -9,7 +9,7 @@ from diffcodec.bitstream.container import Container, assemble
 from diffcodec.bitstream.header import Header, LastStage
 from diffcodec.bitstream.stored import pack_pixels
 from diffcodec.codec.decoder import Frame
-from diffcodec.codec.effort import EFFORTS, Foresight, effort_level
+from diffcodec.codec.effort import EFFORTS, effort_level
 from diffcodec.codec.encoder import BudgetError, Encoded, EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import PlanConfig
@@ -69,21 +69,6 @@ def test_every_channel_code_and_number_of_parts(
 ) -> None:
     settings = EncoderSettings(PlanConfig(40, parts, code_id))
     assert_exact(picture, encode_image(picture, model, settings), decode)
-
-
-@pytest.mark.parametrize("foresight", [Foresight.HOP, Foresight.FILE])
-def test_a_decoder_knows_nothing_of_foresight(
-    foresight: Foresight, picture: Pixels, model: CodecModel, decode: Decode
-) -> None:
-    plain, seeing = (
-        encode_image(picture, model, EncoderSettings(PlanConfig(63, 64, 2), foresight=ahead))
-        for ahead in (Foresight.NONE, foresight)
-    )
-    assert seeing.data != plain.data
-    assert seeing.header == plain.header
-    assert_exact(picture, seeing, decode)
-    # The encoder's trials are no evaluations that a decoder needs.
-    assert abs(seeing.evaluations - plain.evaluations) <= 2
 
 
 def test_every_effort_and_effort_pays(picture: Pixels, model: CodecModel, decode: Decode) -> None:

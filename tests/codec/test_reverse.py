@@ -29,7 +29,6 @@ class Sampling(TrellisCode):
         writer: BitWriter,
         *,
         runs_on: bool = True,
-        further: NDArray[np.float32] | None = None,
     ) -> tuple[NDArray[np.float32], CodeState]:
         self.deltas.append(delta)
         random = np.random.default_rng(state.sections)

@@ -180,33 +180,6 @@ def test_a_packet_that_nothing_runs_on_from_is_searched_to_its_end() -> None:
     assert _projection(last, delta).mean() > _projection(ahead, delta).mean()
 
 
-def test_a_packet_can_make_way_for_another_one() -> None:
-    code, noise = CODES[0], SharedNoise(5)
-    delta, other = _direction(16, 768), _direction(16, 768, seed=2)
-    bits, then = code.budget_bits(6, START), code.budget_bits(6, LATER)
-    bought = {}
-    for name, further in (("same", None), ("other", 40.0 * other)):
-        c, state = code.encode(delta, bits, noise, START, BitWriter(), further=further)
-        after, _ = code.encode(other, then, noise, state, BitWriter(), runs_on=False)
-        bought[name] = _projection(c, delta).mean(), _projection(after, other).mean()
-    assert bought["other"][1] > 1.03 * bought["same"][1]
-    # It costs the packet itself no more than looking ahead for its own δ does.
-    assert bought["other"][0] > 0.98 * bought["same"][0]
-
-
-def test_what_follows_counts_by_its_direction_alone() -> None:
-    code, noise, delta = CODES[0], SharedNoise(5), _direction(2, 768)
-    bits = code.budget_bits(6, START)
-    plain, _ = code.encode(delta, bits, noise, START, BitWriter())
-    for further in (delta, np.float32(0.25) * delta, np.zeros_like(delta)):
-        c, _ = code.encode(delta, bits, noise, START, BitWriter(), further=further)
-        np.testing.assert_array_equal(c, plain)
-    # Where nothing follows it has no say.
-    last, _ = code.encode(delta, bits, noise, START, BitWriter(), runs_on=False)
-    c, _ = code.encode(delta, bits, noise, START, BitWriter(), runs_on=False, further=-delta)
-    np.testing.assert_array_equal(c, last)
-
-
 def test_a_packet_that_begins_anew_owes_nothing_to_the_registers_before_it() -> None:
     code, delta, noise = CODES[0], _direction(2, 96), SharedNoise(5)
     _, before, _ = _stream(code, delta, [4], noise)
