@@ -30,18 +30,18 @@ class Effort:
     groups: int
 
 
-# In order of the network's evaluations for a lossless file; chosen among plans and codes by what
+# In order of the encoder's time for a lossless file; chosen among plans and codes by what
 # they gave on held-out images (docs/coding.md, Effort).
 _LEVELS = {
     1: Effort(PlanConfig(growth_index=63, parts=64, code_id=0), groups=2),
-    2: Effort(PlanConfig(growth_index=36, parts=64, code_id=0), groups=2),
+    2: Effort(PlanConfig(growth_index=40, parts=64, code_id=0), groups=8),
     3: Effort(PlanConfig(growth_index=24, parts=64, code_id=0), groups=8),
     4: Effort(PlanConfig(growth_index=20, parts=64, code_id=2), groups=8),
     5: Effort(PlanConfig(growth_index=12, parts=64, code_id=2), groups=8),
-    6: Effort(PlanConfig(growth_index=8, parts=64, code_id=2), groups=8),
+    6: Effort(PlanConfig(growth_index=9, parts=64, code_id=2), groups=8),
     7: Effort(PlanConfig(growth_index=6, parts=64, code_id=2), groups=8),
-    8: Effort(PlanConfig(growth_index=6, parts=64, code_id=2), groups=16),
-    9: Effort(PlanConfig(growth_index=6, parts=64, code_id=3), groups=16),
+    8: Effort(PlanConfig(growth_index=5, parts=64, code_id=2), groups=16),
+    9: Effort(PlanConfig(growth_index=5, parts=64, code_id=3), groups=16),
 }
 
 EFFORTS = tuple(_LEVELS)
