@@ -37,8 +37,10 @@ train-default: $(READY)
 		--init runs/bound/model --warmup 4800 --seed 11
 	$(BIN)/diffcodec train --config default --out runs/files --resume --images 307200 \
 		--init runs/pixels/model --warmup 4800 --decay 0.6 --seed 23
-	$(BIN)/diffcodec train --config default --out runs/default --resume --images 254784 \
+	$(BIN)/diffcodec train --config default --out runs/more --resume --images 254784 \
 		--init runs/files/model --warmup 4800 --decay 0.75 --seed 31
+	$(BIN)/diffcodec train --config default --out runs/default --resume --images 294304 \
+		--init runs/more/model --warmup 4800 --decay 0.85 --seed 41
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
