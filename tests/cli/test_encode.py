@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from cli.main import main
-from diffcodec.bitstream.header import Header
+from diffcodec.bitstream.header import VERSION, Header
 from diffcodec.image import png_bytes, read_image
 
 Pixels = NDArray[np.uint8]
 Encode = Callable[..., int]
+
+BEGINNING = bytes([0xDF, 0xC0 | VERSION])
 
 
 @pytest.fixture
@@ -106,7 +108,7 @@ def test_a_terminal_gets_no_binary_data_unless_forced(
     assert output.out == b""
     assert b"terminal" in output.err
     assert encode("-f", image, "-o", "-") == 0
-    assert capsysbinary.readouterr().out.startswith(b"\xdf\xc4")
+    assert capsysbinary.readouterr().out.startswith(BEGINNING)
 
 
 def test_a_terminal_is_not_waited_for(
@@ -183,7 +185,7 @@ def test_json_leaves_standard_output_to_the_data(
 ) -> None:
     assert encode("-q", "--json", "--bits", "1", image, "-o", "-") == 0
     output = capsysbinary.readouterr()
-    assert output.out.startswith(b"\xdf\xc4")
+    assert output.out.startswith(BEGINNING)
     assert json.loads(output.err)["bytes"] == len(output.out)
 
 

@@ -1,4 +1,5 @@
 import dataclasses
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -103,16 +104,16 @@ def test_the_curves_go_through_the_checkpoint_s_points(pixel_model: CodecModel) 
     assert pixel_model.spread_curve.max() > 1.0
 
 
-def test_more_effort_is_more_evaluations(model: CodecModel) -> None:
+def test_more_effort_is_more_evaluations_or_a_stronger_code(model: CodecModel) -> None:
     final_step = model.schedule.step_at_gamma(HANDOVER_GAMMA)
-    counts = []
-    groups = []
-    for effort in EFFORTS:
-        chosen = effort_level(effort)
-        counts.append(count_evaluations(hop_plan(chosen.plan, model, final_step)))
-        groups.append(chosen.groups)
-    assert counts == sorted(counts)
+    levels = [effort_level(effort) for effort in EFFORTS]
+    counts = [count_evaluations(hop_plan(level.plan, model, final_step)) for level in levels]
+    registers = [level.plan.code.register_bits for level in levels]
+    for before, after in pairwise(range(len(levels))):
+        assert counts[before] < counts[after] or registers[before] < registers[after]
     assert counts[-1] > 3 * counts[0]
+    assert registers == sorted(registers)
+    groups = [level.groups for level in levels]
     assert groups == sorted(groups)
 
 
