@@ -102,6 +102,9 @@ def joined_workers(device: str) -> Iterator[Workers]:
     distributed.init_process_group("nccl" if device.startswith("cuda") else "gloo")
     try:
         yield Workers(distributed.get_rank(), distributed.get_world_size(), device)
+        # A process that leaves gloo while another one still works ends, now and then, with
+        # SIGABRT ("terminate called without an active exception").
+        distributed.barrier()
     finally:
         distributed.destroy_process_group()
 
