@@ -112,7 +112,7 @@ class Journal:
         results: Results = {}
         if path.exists() and resume:
             begun, results = _read(path, identity)
-            origin = {**begun, **{key: origin[key] for key in ("command",) if key in origin}}
+            origin = {**begun, **{k: v for k, v in origin.items() if k == "command"}}
         elif path.exists() and not force:
             raise DiffcodecError(
                 f"{path}: an earlier run's results; --resume goes on with it, --force begins anew"

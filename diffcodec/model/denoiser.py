@@ -22,9 +22,12 @@ LOG_VARIANCE_LIMIT = 12.0
 HALF_LEVEL = 1.0 / 255.0
 """Half the distance between two of the 256 levels on [−1, 1]."""
 SMALLEST_DEVIATION = SMALLEST_SCALE * 2.0 * HALF_LEVEL
-SMALLEST_PROBABILITY = 2.0**-24
-SMALLEST_WIDTH = 1e-6
-BEYOND = 1e3
+RAREST_LEVEL = 2.0**-24
+"""The probability that the last stage's tables give every level at least."""
+# In deviations, a place beyond which no tail is left; in nats, the least difference of two tails'
+# logarithms that float32 can do with.
+_EDGE = 1e3
+_NARROWEST_BIN = 1e-6
 
 
 class Parameterization(StrEnum):
@@ -113,23 +116,23 @@ class PixelPosterior:
         """−ln P of the level that is ``x`` at each coordinate, float32 [B, C, S, S].
 
         DDPM's discretized Gaussian (arXiv:2006.11239, eq. 13) as the last stage's tables have it:
-        edges ±∞ at the first and last level, and no level less probable than
-        `SMALLEST_PROBABILITY`. A density in its place would pay without end for
-        certainty about levels that are exact, and its gradient with it.
+        edges ±∞ at the first and last level, and no level less probable than `RAREST_LEVEL`. A
+        density in its place would pay without end for certainty about levels that are exact, and
+        its gradient with it.
         """
         from_mean = x - self.conditional_mean(x)
         deviation = self.deviation()
         lower, upper = (from_mean - HALF_LEVEL) / deviation, (from_mean + HALF_LEVEL) / deviation
-        lower = torch.where(x < HALF_LEVEL - 1.0, -BEYOND, lower)
-        upper = torch.where(x > 1.0 - HALF_LEVEL, BEYOND, upper)
+        lower = torch.where(x < HALF_LEVEL - 1.0, -_EDGE, lower)
+        upper = torch.where(x > 1.0 - HALF_LEVEL, _EDGE, upper)
         # Mirrored to the mean's left: a difference of two small tails keeps its digits.
         right_of_mean = from_mean > 0
         left = torch.where(right_of_mean, -upper, lower)
         right = torch.where(right_of_mean, -lower, upper)
         log_left, log_right = torch.special.log_ndtr(left), torch.special.log_ndtr(right)
-        width = (log_left - log_right).clamp(max=-SMALLEST_WIDTH)
+        width = (log_left - log_right).clamp(max=-_NARROWEST_BIN)
         log_mass = log_right + torch.log(-torch.expm1(width))
-        floor = torch.full_like(log_mass, math.log(SMALLEST_PROBABILITY))
+        floor = torch.full_like(log_mass, math.log(RAREST_LEVEL))
         return -torch.logaddexp(log_mass, floor)
 
     def deviation(self) -> Tensor:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from diffcodec.coding import tables
 from diffcodec.diffusion.likelihood import LEVELS, level_probabilities
 from diffcodec.diffusion.process import HALF_RANGE, levels_to_signal, q_posterior
 from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
@@ -14,9 +15,9 @@ from diffcodec.model.configs import MODEL_CONFIGS
 from diffcodec.model.denoiser import (
     HALF_LEVEL,
     LOG_VARIANCE_LIMIT,
+    RAREST_LEVEL,
     SIGNAL_VARIANCE,
     SMALLEST_DEVIATION,
-    SMALLEST_PROBABILITY,
     Denoiser,
     Parameterization,
     PixelPosterior,
@@ -240,9 +241,15 @@ def test_level_nats_are_the_discretized_gaussian_s(deviation: float) -> None:
     said = PixelPosterior(mean, torch.full_like(x, 2 * math.log(deviation)), torch.zeros_like(x))
     scale = math.hypot(deviation, SMALLEST_DEVIATION) * HALF_RANGE
     probability = level_probabilities(levels, np.float64((0.37 + 1) * HALF_RANGE), scale)
-    expected = -np.log(probability + SMALLEST_PROBABILITY)
+    expected = -np.log(probability + RAREST_LEVEL)
     for nats in said.level_nats(x)[0].double().numpy():
         np.testing.assert_allclose(nats.ravel(), expected, rtol=2e-4, atol=2e-4)
+
+
+def test_training_and_tables_mean_the_same_levels() -> None:
+    smallest = SMALLEST_DEVIATION * HALF_RANGE
+    assert smallest == pytest.approx(tables.SMALLEST_SIGMA)
+    assert RAREST_LEVEL == 1 / tables.TOTAL_FREQUENCY
 
 
 def test_level_nats_have_finite_gradients_everywhere() -> None:
