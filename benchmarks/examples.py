@@ -35,6 +35,7 @@ def measure_example(pixels: Pixels, model: CodecModel, effort: int) -> dict[str,
         frames[frame.stream_bytes] = {
             **_picture(frame.stream_bytes, frame.pixels, pixels),
             "step": frame.step,
+            "exact_values": frame.exact_values,
         }
     lengths = sorted(frames)
     strip: list[dict[str, Any]] = []

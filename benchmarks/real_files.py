@@ -57,6 +57,7 @@ class Cut(NamedTuple):
         mse: error of its image, levels squared.
         ssim: of its image, or None where it cannot be measured.
         kl_bits, paid_bits: of the packets that it holds.
+        exact_values: of the image, told by the last stage.
     """
 
     stream_bytes: int
@@ -65,6 +66,7 @@ class Cut(NamedTuple):
     ssim: float | None
     kl_bits: float
     paid_bits: int
+    exact_values: int
 
 
 @dataclass(frozen=True)
@@ -99,8 +101,12 @@ class FileMeasurement:
     @property
     def handover_step(self) -> int:
         """Where the hops end; T for stored pixels."""
-        # The whole file's cut stands at step 0 for its exact pixels; hops end before it.
-        return self.cuts[-2].step if len(self.cuts) > 1 and not self.stored else FINEST_STEPS
+        return FINEST_STEPS if self.stored else self.hop_cuts[-1].step
+
+    @property
+    def hop_cuts(self) -> list[Cut]:
+        """The cuts that hold nothing of the last stage; none of stored pixels."""
+        return [] if self.stored else [cut for cut in self.cuts if not cut.exact_values]
 
     def to_json(self) -> dict[str, Any]:
         """For the journal of a run."""
@@ -282,7 +288,7 @@ def cuts_at_step(files: Sequence[FileMeasurement], step: int) -> list[Cut]:
     Stored pixels have no steps: they give the whole file, as a decoder asked to stop does.
     """
     return [
-        file.cuts[-1] if file.stored else [cut for cut in file.cuts if cut.step >= step][-1]
+        file.cuts[-1] if file.stored else [cut for cut in file.hop_cuts if cut.step >= step][-1]
         for file in files
     ]
 
@@ -298,7 +304,7 @@ def by_step(files: Sequence[FileMeasurement]) -> dict[str, list[float]] | None:
     at = np.array(LEDGER_STEPS, dtype=np.float64)
     paid, kl, mse = (np.zeros((len(coded), len(at))) for _ in range(3))
     for row, file in enumerate(coded):
-        cuts = [cut for cut in file.cuts if cut.stream_bytes < file.lossless_bytes][::-1]
+        cuts = file.hop_cuts[::-1]
         steps = [float(cut.step) for cut in cuts]
         paid[row] = np.interp(at, steps, [cut.paid_bits / file.dimensions for cut in cuts])
         kl[row] = np.interp(at, steps, [cut.kl_bits / file.dimensions for cut in cuts])
@@ -349,6 +355,7 @@ def _packet_cuts(
                 ssim=ssim(frame.pixels, pixels),
                 kl_bits=math.fsum(entry.kl_bits for entry in told),
                 paid_bits=sum(entry.paid_bits for entry in told),
+                exact_values=frame.exact_values,
             )
     return tuple(by_length[length] for length in sorted(by_length))
 
@@ -368,7 +375,7 @@ def _stored_cuts(container: Container, model: CodecModel, pixels: Pixels) -> tup
     for length in np.unique(np.linspace(header, whole, STORED_CUTS).astype(int)):
         decoded = decode_last(container.content[: int(length)], model)
         mse = mean_squared_error(decoded, pixels)
-        cuts.append(Cut(int(length), 0, mse, ssim(decoded, pixels), 0.0, 0))
+        cuts.append(Cut(int(length), 0, mse, ssim(decoded, pixels), 0.0, 0, 0))
     return tuple(cuts)
 
 

@@ -73,7 +73,8 @@ function show() {
   for (const next of example.frames) if (next.stream_bytes <= bytes) frame = next;
   shown.src = picture(frame.png);
   const bpd = (8 * bytes / example.dimensions).toFixed(3);
-  const error = "RMSE " + frame.rmse.toFixed(2) + " at step " + frame.step;
+  const error = "RMSE " + frame.rmse.toFixed(2) + " at step " + frame.step +
+    (frame.exact_values ? ", " + frame.exact_values + " values exact" : "");
   told.textContent = bytes + " of " + example.total_bytes + " bytes, " + bpd + " bits/dim: " +
     (frame.rmse === 0 ? "exact" : error);
 }

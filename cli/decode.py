@@ -98,13 +98,13 @@ def command(
     elif target is not None:
         files.write_atomically(target, png_bytes(last.pixels), force)
     if damage is not None:
-        terminal.warn(f"the image of the last good packet, at step {last.step}, was written")
+        terminal.warn(f"the last good image was written, after {last.place}")
         raise damage
     if last.truncated:
         located = find_hops_end(container, codec_model) if codec_model else container
         terminal.warn(
-            f"{name} ends after {located.extent}: this is the image of its last whole packet, "
-            f"at step {last.step}"
+            f"{name} ends after {located.extent}: this is the image after its last whole part, "
+            f"{last.place}"
         )
 
 

@@ -163,6 +163,13 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     help="Of the network's arithmetic; auto is bfloat16 where the processor has it.  "
     "[default: auto]",
 )
+@click.option(
+    "--compile/--no-compile",
+    "compiled",
+    default=None,
+    help="Compile the network: faster steps after a minute or so; needs a C++ compiler, on a GPU "
+    "Triton.  [default: no]",
+)
 @click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Processor threads.")
 @click.option("--seed", type=click.IntRange(min=0), metavar="N", help="Of all random choices.")
 @click.option("--plot", is_flag=True, help="Train nothing; draw the curves of LOG.")
@@ -200,6 +207,7 @@ def command(
     check_every: int,
     device: str,
     precision: str | None,
+    compiled: bool | None,
     threads: int | None,
     seed: int | None,
     plot: bool,
@@ -241,6 +249,7 @@ def command(
         "total_seconds": max_time,
         "spike_deviations": spike,
         "max_rollbacks": max_rollbacks,
+        "compiled": compiled,
         "seed": seed,
     }
     settings = {name: value for name, value in settings.items() if value is not None}

@@ -77,7 +77,7 @@ def _truncated(container: "Container", frame: "Frame") -> str:
 
     where = container.extent
     if container.header.last_stage is not LastStage.STORED:
-        where += f", after packet {frame.packets} at step {frame.step}"
+        where += f", after {frame.place}"
     lossless = container.header.last_stage is not LastStage.NONE
     whole = "lossless" if lossless else f"lossy, to step {container.header.final_step}"
     return f"{container.name}: truncated, {where}; the whole file is {whole}"

@@ -180,6 +180,11 @@ class Container:
         return places[-1].end if len(places) == count else None
 
     @property
+    def payload_bytes(self) -> int | None:
+        """Length of the whole last stage's payload; ``None`` while it is not known."""
+        return None if self.total_bytes is None else self._places[-1].data_bytes
+
+    @property
     def extent(self) -> str:
         """``90 of 100 bytes``, for messages; ``90 bytes`` while the whole length is not known."""
         total = self.total_bytes

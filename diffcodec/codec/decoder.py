@@ -10,7 +10,7 @@ from diffcodec.bits import BitReader
 from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import LastStage
 from diffcodec.bitstream.stored import unpack_pixels
-from diffcodec.codec.model import CodecModel
+from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.pixels import PixelStage
 from diffcodec.codec.plan import PlanConfig, hop_stream_bits
 from diffcodec.codec.reverse import ReverseProcess, plan_of
@@ -26,10 +26,12 @@ class Frame:
     """One image on the way.
 
     Attributes:
-        step: the step t of the grid that it was estimated at; 0 for exact pixels.
+        step: the step t of the grid that it was estimated at, in the last stage the one that the
+            hops end at; 0 for exact pixels.
         stream_bytes: length of the shortest prefix of the file that gives this image.
         pixels: uint8 [H, W, C].
         packets: whole packets that were decoded for it.
+        exact_values: how many of the pixels' values the last stage has told.
         exact: whether the pixels are the original's.
         truncated: the file ends here, before its own end.
     """
@@ -38,8 +40,15 @@ class Frame:
     stream_bytes: int
     pixels: NDArray[np.uint8]
     packets: int = 0
+    exact_values: int = 0
     exact: bool = False
     truncated: bool = False
+
+    @property
+    def place(self) -> str:
+        """How far it got, for messages: ``packet 40 at step 240, 128 of 3072 values exact``."""
+        told = f", {self.exact_values} of {self.pixels.size} values exact"
+        return f"packet {self.packets} at step {self.step}{told if self.exact_values else ''}"
 
 
 def decode_frames(
@@ -50,7 +59,10 @@ def decode_frames(
     every: bool = True,
     shown: Collection[int] | None = None,
 ) -> Iterator[Frame]:
-    """x̂_0 before the first packet, after each packet, and the exact pixels of a lossless file.
+    """x̂_0 before the first packet, after each packet, and in a lossless file after each run.
+
+    A run is a channel of a group of the last stage's pixels. The last frame of a whole lossless
+    file is exact.
 
     Args:
         model: the model that the header names; not needed for stored pixels.
@@ -120,9 +132,10 @@ def _decode_hops(
     reader = BitReader(hops.data)
     header_bytes, told_bits, packets = len(container.header_bytes), 0, 0
 
-    def frame(truncated: bool = False) -> Frame:
+    def frame(truncated: bool = False, estimate: PixelEstimate | None = None) -> Frame:
         stream_bytes = header_bytes + -(-told_bits // 8)
-        pixels = signal_to_levels(layout.join(process.estimate().mean))
+        x_hat = (estimate or process.estimate()).mean
+        pixels = signal_to_levels(layout.join(x_hat))
         return Frame(process.plan.t, stream_bytes, pixels, packets, truncated=truncated)
 
     while not process.plan.finished:
@@ -147,22 +160,27 @@ def _decode_hops(
     if not wants_pixels:
         yield frame(truncated=not hops.complete)
         return
+    first = process.estimate()
+    best = hop_frame = frame(estimate=first)
     try:
-        payload = container.last_stage()
-        if payload.complete:
-            step, estimate = process.plan.t, process.estimate()
-            stage = PixelStage(model, layout, process.z, step, estimate)
-            pixels = stage.decode(payload.data, container.name)
+        payload, length = container.last_stage(), container.payload_bytes
+        if length is not None and (payload.complete or payload.data):
+            start = len(container.content) - len(payload.data)
+            stage = PixelStage(model, layout, process.z, process.plan.t, first)
+            for finer in stage.decode(payload.data, length, container.name, every=every):
+                if every:
+                    yield best
+                best = replace(
+                    hop_frame,
+                    stream_bytes=start + finer.payload_bytes,
+                    pixels=finer.pixels,
+                    exact_values=finer.exact_values,
+                )
     except BitstreamError:
         # What the hops gave is whole and nearly the image: give it before the complaint.
-        yield frame()
+        yield hop_frame
         raise
-    if payload.complete:
-        if every:
-            yield frame()
-        yield Frame(0, len(container.content), pixels, packets, exact=True)
-    else:
-        yield frame(truncated=True)
+    yield replace(best, step=0, exact=True) if payload.complete else replace(best, truncated=True)
 
 
 def _stored_frame(container: Container) -> Frame:

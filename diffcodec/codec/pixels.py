@@ -6,14 +6,16 @@ channels that lean on earlier ones (`PixelPosterior`), and pixels coded coarse t
 their noise.
 
 Payload: one byte, G − 1 in its upper half and the scale offset in its lower, then the ANS coder's
-bytes. Means are rounded to a grid of 1/16
-level and scales to one of 256, so the probabilities are a function of integers (docs/format.md,
-Numeric contract).
+bytes, of which any beginning tells the first pixels. Means are rounded to a grid of 1/16 level and
+scales to one of 256, so the probabilities are a function of integers (docs/format.md, Numeric
+contract).
 """
 
 import itertools
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +33,42 @@ from diffcodec.coding.tables import (
     shifted,
 )
 from diffcodec.diffusion.process import HALF_RANGE, levels_to_signal, signal_to_levels
-from diffcodec.errors import BitstreamError, NumericMismatchError
+from diffcodec.errors import BitstreamError, NumericMismatchError, TruncatedStreamError
 from diffcodec.model.pixel_order import group_starts, pixel_ranks
 
 Float64 = NDArray[np.float64]
 Place = NDArray[np.bool_]
 """Which pixels, bool [G, S, S]."""
+
+
+@dataclass(frozen=True, eq=False)
+class PixelsSoFar:
+    """An image on the way through the last stage.
+
+    Attributes:
+        payload_bytes: length of the shortest beginning of the payload that gives it.
+        pixels: uint8 [H, W, C].
+        exact_values: how many of its values are known to be the original's.
+    """
+
+    payload_bytes: int
+    pixels: NDArray[np.uint8]
+    exact_values: int
+
+
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What both ends know somewhere in the last stage.
+
+    Attributes:
+        tiles: levels, uint8 [G, 3, S, S], where they are told.
+        told: bool [G, 3, S, S].
+        estimate: by the network, of all that was told before the group of pixels under way.
+    """
+
+    tiles: NDArray[np.uint8]
+    told: Place
+    estimate: PixelEstimate
 
 
 @dataclass(frozen=True)
@@ -77,8 +109,18 @@ class PixelStage:
         levels, means, scales = _joined(self._runs(pixels, groups))
         return ideal_bits(levels, means, shifted(scales, offset))
 
-    def decode(self, payload: bytes, name: str) -> NDArray[np.uint8]:
-        """The pixels, uint8 [H, W, C].
+    def decode(
+        self, payload: bytes, length: int, name: str, *, every: bool
+    ) -> Iterator[PixelsSoFar]:
+        """Finer and finer images, the last one the best that ``payload`` gives.
+
+        There is none where not even the first run of levels is told. The best of a whole payload
+        has every value exact, and then the payload is known to have been made for these means.
+
+        Args:
+            payload: the whole payload, or its beginning.
+            length: bytes of the whole payload.
+            every: False gives the best alone.
 
         Raises:
             BitstreamError: the payload is empty, or its groups are more than the model can do.
@@ -93,16 +135,33 @@ class PixelStage:
                 f"model, found {groups}"
             )
         try:
-            decoder = LevelDecoder(payload[1:])
-            tiles = self._walk(
-                groups, lambda run, channel, place: decoder.pop(run.with_offset(offset))
-            )
-            decoder.finish()
+            yield from self._finer(LevelDecoder(payload[1:], length - 1), groups, offset, every)
         except NumericMismatchError as error:
             raise NumericMismatchError(
                 f"{name}: numeric mismatch at segment {LAST_STAGE_SEGMENT}, the last stage: {error}"
             ) from error
-        return signal_to_levels(self.layout.join(levels_to_signal(tiles)))
+
+    def _finer(
+        self, decoder: LevelDecoder, groups: int, offset: int, every: bool
+    ) -> Iterator[PixelsSoFar]:
+        walk = self._walk(groups, lambda run, channel, place: decoder.pop(run.with_offset(offset)))
+        known, told_bytes = next(walk), 0
+        shown: PixelsSoFar | None = None
+        try:
+            for known in walk:
+                told_bytes = 1 + decoder.consumed_bytes
+                if not every:
+                    continue
+                # A run that comes with the one behind it has no beginning of its own.
+                if shown is not None and shown.payload_bytes < told_bytes:
+                    yield shown
+                shown = self._shown(known, told_bytes)
+        except TruncatedStreamError:
+            if not told_bytes:
+                return
+        else:
+            decoder.finish()
+        yield self._shown(known, told_bytes)
 
     def _runs(
         self, pixels: NDArray[np.uint8], groups: int
@@ -116,61 +175,63 @@ class PixelStage:
             told.append((levels, run))
             return levels
 
-        self._walk(groups, tell)
+        deque(self._walk(groups, tell), maxlen=0)
         return told
 
     def _walk(
         self, groups: int, code: Callable[[LevelRun, int, Place], NDArray[np.uint8]]
-    ) -> NDArray[np.uint8]:
+    ) -> Iterator[_Known]:
         """Visit every run of levels in the file's order; ``code`` gives what the levels are.
 
         A run is one channel of one group of pixels, of all tiles. Padding is not coded and stays
         unknown to the network.
 
-        Returns:
-            uint8 [G, 3, S, S], 0 in the padding.
+        Yields:
+            What is known before each run, and at the end, in the same arrays every time.
         """
         tiles = np.zeros(self.z.shape, dtype=np.uint8)
-        known = np.zeros((len(tiles), *tiles.shape[2:]), dtype=bool)
+        told = np.zeros(self.z.shape, dtype=np.bool_)
         inside = self.layout.inside()
         ranks = pixel_ranks(self.layout.side)
-        starts = group_starts(groups)
         alpha = self.model.schedule.alpha[self.step]
         estimate = self.first
-        for first, end in itertools.pairwise(starts):
+        for first, end in itertools.pairwise(group_starts(groups)):
             if first:
+                known: Place = np.logical_and.reduce(told, axis=1)
                 signal = alpha * levels_to_signal(tiles)
                 z = np.where(known[:, None], signal, self.z)
                 estimate = self.model.estimate(z, self.step, known)
             place = inside & (first <= ranks) & (ranks < end)
             if self.layout.channels == 1:
+                yield _Known(tiles, told, estimate)
                 means, variance = _gray(estimate)
                 gray = code(_run(means[place], variance[place]), 0, place)
                 for channel in range(TILE_CHANNELS):
                     tiles[:, channel][place] = gray
-            else:
-                self._code_colours(estimate, place, tiles, code)
-            known |= place
-        return tiles
+                told |= place[:, None]
+                continue
+            for channel in range(TILE_CHANNELS):
+                yield _Known(tiles, told, estimate)
+                before = [tiles[:, earlier][place] for earlier in range(channel)]
+                mean = _mean_given(before, estimate, place)
+                levels = code(_run(mean, estimate.variance[:, channel][place]), channel, place)
+                tiles[:, channel][place] = levels
+                told[:, channel] |= place
+        yield _Known(tiles, told, estimate)
 
-    @staticmethod
-    def _code_colours(
-        estimate: PixelEstimate,
-        place: Place,
-        tiles: NDArray[np.uint8],
-        code: Callable[[LevelRun, int, Place], NDArray[np.uint8]],
-    ) -> None:
-        """Code the three channels at ``place``, each given the ones before it."""
-        residuals: list[Float64] = []
+    def _shown(self, known: _Known, payload_bytes: int) -> PixelsSoFar:
+        """The image of what is known: levels where they are told, elsewhere their means."""
+        channels: list[Float64] = []
         for channel in range(TILE_CHANNELS):
-            own = _levels(estimate.mean[:, channel][place])
-            mean = own
-            for earlier, residual in enumerate(residuals):
-                weight = estimate.mixing[:, _mixing_index(channel, earlier)][place]
-                mean = mean + weight * residual
-            levels = code(_run(mean, estimate.variance[:, channel][place]), channel, place)
-            tiles[:, channel][place] = levels
-            residuals.append(levels - own)
+            if self.layout.channels == 1:
+                mean, _ = _gray(known.estimate)
+            else:
+                mean = _mean_given(channels, known.estimate, ...)
+            channels.append(np.where(known.told[:, channel], known.tiles[:, channel], mean))
+        signal = np.stack(channels, axis=1) / HALF_RANGE - 1.0
+        pixels = signal_to_levels(self.layout.join(signal))
+        exact_values = int(known.told[:, : self.layout.channels].sum())
+        return PixelsSoFar(payload_bytes, pixels, exact_values)
 
 
 def _settings(payload: bytes) -> tuple[int, int]:
@@ -191,6 +252,20 @@ def _joined(
 
 def _mixing_index(channel: int, earlier: int) -> int:
     return channel * (channel - 1) // 2 + earlier
+
+
+def _mean_given(
+    before: Sequence[NDArray[np.uint8] | Float64],
+    estimate: PixelEstimate,
+    place: Place | EllipsisType,
+) -> Float64:
+    """Mean in levels of the channel after those of ``before``, whose levels at ``place`` it has."""
+    channel = len(before)
+    mean = _levels(estimate.mean[:, channel][place])
+    for earlier, levels in enumerate(before):
+        weight = estimate.mixing[:, _mixing_index(channel, earlier)][place]
+        mean = mean + weight * (levels - _levels(estimate.mean[:, earlier][place]))
+    return mean
 
 
 def _levels(signal: Float64) -> Float64:

@@ -52,6 +52,8 @@ class TrainingConfig:
         clip_norm: largest norm of a gradient.
         flip: mirror half of the images.
         precision: ``float32`` or ``bfloat16`` (autocast).
+        compiled: the network is compiled by `torch.compile`, which needs a C++ compiler on a
+            processor and Triton on a GPU; its results differ from the plain ones by rounding.
         seed: of every random choice.
         anneal_by: what the length of the run is counted in, ``images`` or ``time``.
         total_seconds: length of the run in seconds of training, where that is ``time``.
@@ -72,6 +74,7 @@ class TrainingConfig:
     clip_norm: float = 1.0
     flip: bool = True
     precision: str = "bfloat16"
+    compiled: bool = False
     seed: int = 0
     anneal_by: str = "images"
     total_seconds: float = 0.0
@@ -203,6 +206,10 @@ class Trainer:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(self.denoiser.state_dict())
         self.averaged.eval().requires_grad_(False)
+        if config.compiled:
+            # Its forward alone: the hooks that cut a batch into parts stay outside.
+            network = self.denoiser.network
+            network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
         self.optimizer = _make_optimizer(config, self.denoiser)
         self.objective = OBJECTIVES[config.objective](make_schedule(model.schedule))
         if isinstance(self.objective, PixelVlb) and not model.pixel_model:

@@ -41,10 +41,11 @@ def file(theory: Theory, schedule: Schedule, *, plan: float, price: float) -> Fi
                 ssim=None,
                 kl_bits=float(kl_bits),
                 paid_bits=round(price * kl_bits),
+                exact_values=0,
             )
         )
     whole = cuts[-1].stream_bytes + 60
-    cuts.append(Cut(whole, 0, 0.0, None, cuts[-1].kl_bits, cuts[-1].paid_bits))
+    cuts.append(Cut(whole, 0, 0.0, None, cuts[-1].kl_bits, cuts[-1].paid_bits, DIMENSIONS))
     return FileMeasurement(DIMENSIONS, whole, True, False, tuple(cuts), 13, 400.0, 14)
 
 

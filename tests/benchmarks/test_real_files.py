@@ -25,6 +25,7 @@ from diffcodec.codec.decoder import decode_frames
 from diffcodec.codec.effort import effort_level
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel
+from diffcodec.codec.pixels import PixelsSoFar
 from diffcodec.errors import DiffcodecError
 
 Pixels = NDArray[np.uint8]
@@ -50,7 +51,8 @@ def fake(cuts: list[tuple[int, int, float]], **fields: Any) -> FileMeasurement:
             "exact": True,
             "stored": False,
             "cuts": tuple(
-                Cut(length, step, mse, 0.5, 8.0 * length, 9 * length) for length, step, mse in cuts
+                Cut(length, step, mse, 0.5, 8.0 * length, 9 * length, 0 if step else 80)
+                for length, step, mse in cuts
             ),
             "header_bytes": cuts[0][0],
             "last_stage_bits": 10.0,
@@ -124,9 +126,13 @@ def test_what_the_cuts_hold_is_counted(measurements: list[FileMeasurement]) -> N
         for column in ("stream_bytes", "paid_bits", "kl_bits"):
             values = [getattr(cut, column) for cut in cuts]
             assert values == sorted(values)
-        for cut in cuts[:-1]:
+        for cut in measurement.hop_cuts:
             # A cut is the header and the packets' bits, whole bytes of them.
             assert cut.stream_bytes == measurement.header_bytes + -(-cut.paid_bits // 8)
+        told = [cut.exact_values for cut in cuts]
+        assert told == sorted(told)
+        assert cuts[len(measurement.hop_cuts)].exact_values > 0
+        assert cuts[-1].exact_values == measurement.dimensions
         assert measurement.exact
         assert cuts[-1].mse == 0.0
 
@@ -151,7 +157,8 @@ def test_a_file_that_does_not_come_back_is_not_exact(
 ) -> None:
     from diffcodec.codec import decoder
 
-    monkeypatch.setattr(decoder.PixelStage, "decode", lambda stage, data, name: 0 * images[0])
+    black = PixelsSoFar(1, 0 * images[0], images[0].size)
+    monkeypatch.setattr(decoder.PixelStage, "decode", lambda *arguments, every: iter([black]))
     measured = measure_file("image", images[0], model, 1, every_packet=False)
     assert not measured.exact
     assert summarize_files([measured], 10)["lossless"]["exact_round_trips"] == 0

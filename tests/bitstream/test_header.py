@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 
 from diffcodec.bits import BitWriter
 from diffcodec.bitstream.crc import crc8
-from diffcodec.bitstream.header import FINEST_STEPS, NO_MODEL, PARTS, Header, LastStage
+from diffcodec.bitstream.header import (
+    FINEST_STEPS,
+    NO_MODEL,
+    PARTS,
+    VERSION,
+    Header,
+    LastStage,
+)
 from diffcodec.errors import (
     BadMagicError,
     BitstreamError,
@@ -53,7 +60,7 @@ def raw_header(**fields: int) -> bytes:
     """The header of a 32×32 lossy file with any bits at all in its fields, and a right check."""
     layout = {
         "magic": (0xDFC, 12),
-        "version": (5, 4),
+        "version": (VERSION, 4),
         "model_id": (0, 16),
         "gray": (0, 1),
         "last_stage": (0, 2),
@@ -127,10 +134,10 @@ def test_a_wrong_first_byte_is_no_truncated_file() -> None:
         Header.unpack(b"\x89", NAME)
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 6, 15])
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 4, 5, 7, 15])
 def test_other_versions_are_refused(version: int) -> None:
     with pytest.raises(
-        UnsupportedVersionError, match=f"expected format version 5, found {version}"
+        UnsupportedVersionError, match=f"expected format version 6, found {version}"
     ):
         Header.unpack(raw_header(version=version), NAME)
 

@@ -217,7 +217,7 @@ def test_a_numeric_mismatch_has_its_own_code_and_leaves_the_last_good_image(
     assert found.startswith(f"{large_file}: numeric mismatch at segment 2, the last stage: ")
     assert main(["decode", "--model", str(tiny_folder), str(large_file)]) == 4
     warning, error = capsys.readouterr().err.splitlines()
-    assert "last good packet" in warning
+    assert "last good image was written" in warning
     assert error.startswith(f"diffcodec: error: {large_file}: numeric mismatch at segment 2")
     back = read_image(large_file.with_suffix(".png").read_bytes(), "large.png")
     assert np.abs(back.astype(int) - smooth_image(40, 40, 3, seed=4)).mean() < 3

@@ -230,8 +230,15 @@ def test_frames_are_what_their_prefixes_give(
         frames = list(decode_frames(Container.open(encoded.data, "a.dfc"), own))
         steps = [1000, *(entry.s for entry in encoded.ledger)]
         exact = encoded.header.last_stage is LastStage.GAUSSIAN
-        assert [frame.step for frame in frames] == ([*steps, 0] if exact else steps)
-        assert [frame.exact for frame in frames] == [False] * len(steps) + [True] * exact
+        # The last stage's runs: a channel of a group each.
+        groups = 4 if name == "grouped" else 1
+        runs = groups * pixels.shape[2] if exact else 0
+        if runs:
+            steps += [steps[-1]] * (runs - 1) + [0]
+        assert [frame.step for frame in frames] == steps
+        assert [frame.exact for frame in frames] == [False] * (len(steps) - exact) + [True] * exact
+        told = [frame.exact_values for frame in frames[len(encoded.ledger) :]]
+        assert told == [pixels.size * run // max(1, runs) for run in range(runs + 1)]
         sizes = [frame.stream_bytes for frame in frames]
         assert sizes == sorted(set(sizes))
         for frame in frames[:-1]:
@@ -262,7 +269,8 @@ def test_stopping_leaves_out_what_ends_below(
 ) -> None:
     container = Container.open(lossless.data, "a.dfc")
     everything = list(decode_frames(container, model))
-    wanted = [frame for frame in everything if frame.step >= stop]
+    pixels_wanted = stop == 0
+    wanted = [f for f in everything if f.step >= stop and (pixels_wanted or not f.exact_values)]
     frames = list(decode_frames(container, model, stop_at_step=stop, every=every))
     if not every:
         wanted = wanted[-1:]

@@ -2,7 +2,7 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +26,12 @@ from diffcodec.coding.ans import LevelDecoder, LevelRun
 from diffcodec.coding.channel import CHANNEL_CODES
 from diffcodec.coding.tables import MIN_SCALE_OFFSET
 from diffcodec.diffusion.process import signal_to_levels
-from diffcodec.errors import CheckpointError, NumericMismatchError, UnsupportedVersionError
+from diffcodec.errors import (
+    CheckpointError,
+    NumericMismatchError,
+    TruncatedStreamError,
+    UnsupportedVersionError,
+)
 from diffcodec.image import png_bytes, read_image
 from diffcodec.model.checkpoint import save_checkpoint
 from diffcodec.model.configs import MODEL_CONFIGS
@@ -197,19 +202,39 @@ def test_stored_pixels_decode_exactly(golden: Golden) -> None:
 def test_the_last_stage_decodes_exactly_from_the_pinned_gaussians(golden: Golden) -> None:
     """What the last stage owes on any machine: no network has a say here."""
     payload = golden.open().last_stage().data
+    decoder = LevelDecoder(payload[1:])
+    for run, expected in pinned_runs(golden, payload):
+        np.testing.assert_array_equal(decoder.pop(run), expected)
+    decoder.finish()
+
+
+@pytest.mark.parametrize("golden", LOSSLESS, ids=lambda golden: golden.name)
+def test_a_last_stage_cut_in_half_decodes_exactly_as_far_as_it_goes(golden: Golden) -> None:
+    payload = golden.open().last_stage().data
+    decoder = LevelDecoder(payload[1 : len(payload) // 2], len(payload) - 1)
+    runs, told = list(pinned_runs(golden, payload)), 0
+    with pytest.raises(TruncatedStreamError):  # noqa: PT012
+        for run, expected in runs:
+            np.testing.assert_array_equal(decoder.pop(run), expected)
+            told += 1
+    # Nothing of a single run.
+    assert len(runs) // 4 <= told < len(runs)
+
+
+def pinned_runs(golden: Golden, payload: bytes) -> Iterator[tuple[LevelRun, Pixels]]:
+    """Means, scales and levels of every run of a lossless file, from what is kept of it."""
     groups, offset = pixel_groups(payload)
     means, scales = np.load(golden.path(".gaussians.npy"))
-    decoder = LevelDecoder(payload[1:])
-    levels = decoder.pop(LevelRun(means, scales).with_offset(offset))
-    decoder.finish()
     layout = TileLayout(*golden.shape, SIDE)
     tiles, ranks = signal_to_levels(layout.split(golden.image())), pixel_ranks(SIDE)
-    expected = [
-        tiles[:, channel][layout.inside() & (first <= ranks) & (ranks < end)]
-        for first, end in pairwise(group_starts(groups))
-        for channel in range(layout.channels)
-    ]
-    np.testing.assert_array_equal(levels, np.concatenate(expected))
+    start = 0
+    for first, end in pairwise(group_starts(groups)):
+        place = layout.inside() & (first <= ranks) & (ranks < end)
+        for channel in range(layout.channels):
+            run = slice(start, start + int(place.sum()))
+            yield LevelRun(means[run], scales[run]).with_offset(offset), tiles[:, channel][place]
+            start = run.stop
+    assert start == len(means)
 
 
 @pytest.mark.parametrize("golden", LOSSLESS, ids=lambda golden: golden.name)

@@ -1,5 +1,6 @@
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -58,6 +59,14 @@ def stage_of(pixels: Pixels, model: CodecModel) -> PixelStage:
     return PixelStage(model, layout, z, STEP, model.estimate(z, STEP))
 
 
+def decode(stage: PixelStage, payload: bytes) -> Pixels:
+    """What a whole payload decodes to, with every value exact."""
+    (found,) = stage.decode(payload, len(payload), "a.dfc", every=False)
+    assert found.payload_bytes == len(payload)
+    assert found.exact_values == found.pixels.size
+    return found.pixels
+
+
 @pytest.fixture(scope="module")
 def picture(smooth_image: Callable[..., Pixels]) -> Pixels:
     """Six tiles, five of them padded, uint8 [33, 20, 3]."""
@@ -72,7 +81,7 @@ def test_pixels_come_back_at_nearly_the_ideal_length(
     pixels = picture[:, :, :channels]
     stage = stage_of(pixels, pixel_model)
     payload, bits = stage.encode(pixels, groups)
-    np.testing.assert_array_equal(stage.decode(payload, "a.dfc"), pixels)
+    np.testing.assert_array_equal(decode(stage, payload), pixels)
     # A byte for groups and offset, and less than a word of the coder's.
     assert 0 <= 8 * len(payload) - bits <= 8 + 32
     assert payload[0] >> 4 == groups - 1
@@ -81,7 +90,7 @@ def test_pixels_come_back_at_nearly_the_ideal_length(
 def test_one_group_without_a_pixel_model(picture: Pixels, model: CodecModel) -> None:
     stage = stage_of(picture, model)
     payload, bits = stage.encode(picture, 1)
-    np.testing.assert_array_equal(stage.decode(payload, "a.dfc"), picture)
+    np.testing.assert_array_equal(decode(stage, payload), picture)
     # What the model says is its average error, so that one scale, moved, serves all levels.
     variance = model.error_curve[STEP] * HALF_RANGE**2
     tiles, inside = stage.layout.split(picture), stage.layout.inside()
@@ -102,7 +111,7 @@ def test_known_pixels_are_shown_to_the_model_and_padding_never_is(
     stage = PixelStage(oracle, layout, z, STEP, random_estimate(z.shape, 0))
     payload, _ = stage.encode(picture, 5)
     told, oracle.shown = oracle.shown, []
-    np.testing.assert_array_equal(stage.decode(payload, "a.dfc"), picture)
+    np.testing.assert_array_equal(decode(stage, payload), picture)
     assert len(told) == len(oracle.shown) == 4
     ranks, inside = pixel_ranks(SIDE), layout.inside()
     alpha = pixel_model.schedule.alpha[STEP]
@@ -128,7 +137,7 @@ def coded_runs(
         runs.append((means, variance))
         return make(means, variance)
 
-    def watched(self: PixelStage, groups: int, code: Callable[..., Pixels]) -> Pixels:
+    def watched(self: PixelStage, groups: int, code: Callable[..., Pixels]) -> Iterator[object]:
         def kept(*arguments: object) -> Pixels:
             levels.append(code(*arguments))
             return levels[-1]
@@ -194,8 +203,7 @@ def test_means_agree_although_the_estimate_differs_within_their_grid(
     rounded = PixelEstimate(grid, stage.first.variance, 0 * stage.first.mixing)
     payload, _ = replace(stage, first=rounded).encode(picture, 1)
     nudged = PixelEstimate(grid + 1e-9, rounded.variance, rounded.mixing)
-    decoded = replace(stage, first=nudged).decode(payload, "a.dfc")
-    np.testing.assert_array_equal(decoded, picture)
+    np.testing.assert_array_equal(decode(replace(stage, first=nudged), payload), picture)
 
 
 @pytest.mark.parametrize("part", ["mean", "variance", "mixing"])
@@ -207,8 +215,9 @@ def test_another_estimate_is_a_numeric_mismatch_that_names_the_file(
     other = getattr(stage.first, part).copy()
     # The mixing of a pixel whose first channel is as expected would not show: change them all.
     other += 0.02 if part == "mixing" else 0.01 * other
+    changed = replace(stage, first=replace(stage.first, **{part: other}))
     with pytest.raises(NumericMismatchError, match=r"^a\.dfc: "):
-        replace(stage, first=replace(stage.first, **{part: other})).decode(payload, "a.dfc")
+        decode(changed, payload)
 
 
 def test_more_groups_than_the_model_can_do_are_refused(
@@ -216,9 +225,71 @@ def test_more_groups_than_the_model_can_do_are_refused(
 ) -> None:
     payload, _ = stage_of(picture, pixel_model).encode(picture, 2)
     with pytest.raises(BitstreamError, match=r"^a\.dfc: expected at most 1 groups.*found 2"):
-        stage_of(picture, model).decode(payload, "a.dfc")
+        decode(stage_of(picture, model), payload)
 
 
 def test_an_empty_payload_is_refused(picture: Pixels, model: CodecModel) -> None:
     with pytest.raises(BitstreamError, match=r"^a\.dfc: .*empty"):
-        stage_of(picture, model).decode(b"", "a.dfc")
+        decode(stage_of(picture, model), b"")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_beginning_gives_the_finest_image_that_it_tells(
+    channels: int, picture: Pixels, pixel_model: CodecModel
+) -> None:
+    pixels = picture[:, :, :channels]
+    stage = stage_of(pixels, pixel_model)
+    payload, _ = stage.encode(pixels, 4)
+    finer = list(stage.decode(payload, len(payload), "a.dfc", every=True))
+    assert len(finer) == 4 * channels
+    for before, after in pairwise(finer):
+        assert before.payload_bytes < after.payload_bytes
+        assert before.exact_values < after.exact_values
+    for length in range(1, len(payload), 5):
+        told = [image for image in finer if image.payload_bytes <= length]
+        found = list(stage.decode(payload[:length], len(payload), "a.dfc", every=False))
+        assert len(found) == bool(told)
+        if told:
+            assert found[0].payload_bytes == told[-1].payload_bytes
+            assert found[0].exact_values == told[-1].exact_values
+            np.testing.assert_array_equal(found[0].pixels, told[-1].pixels)
+    # Each shortest beginning is one: with a byte less, the image before it.
+    for before, image in pairwise(finer):
+        length = image.payload_bytes - 1
+        (found,) = stage.decode(payload[:length], len(payload), "a.dfc", every=False)
+        assert found.payload_bytes == before.payload_bytes
+
+
+def test_told_values_are_exact_and_the_others_follow_them(
+    picture: Pixels, pixel_model: CodecModel
+) -> None:
+    layout = TileLayout(*picture.shape, SIDE)
+    said = random_estimate((layout.count, 3, SIDE, SIDE), 1)
+    stage = PixelStage(Oracle(pixel_model), layout, np.zeros_like(said.mean), STEP, said)
+    payload, _ = stage.encode(picture, 2)
+    stage.model.shown.clear()  # so that it says the same once more
+    red, green, *_ = stage.decode(payload, len(payload), "a.dfc", every=True)
+    first = layout.join(np.broadcast_to(pixel_ranks(SIDE) < 8, said.mean.shape).astype(float)) > 0
+    told = first & (np.arange(3) == 0)
+    np.testing.assert_array_equal(red.pixels[told], picture[told])
+    assert red.exact_values == told.sum()
+    # Where red is told, its residual moves the others by the chain; elsewhere it is the mean.
+    x, mean = layout.split(picture), said.mean
+    residual = np.where(pixel_ranks(SIDE) < 8, x[:, 0] - mean[:, 0], 0.0)
+    a10, a20, a21 = said.mixing.transpose(1, 0, 2, 3)
+    expected = mean.copy()
+    expected[:, 1] += a10 * residual
+    expected[:, 2] += (a20 + a21 * a10) * residual
+    wanted = np.clip(np.rint((layout.join(expected) + 1) * HALF_RANGE), 0, 255)
+    np.testing.assert_array_equal(red.pixels[~told], wanted[~told])
+    told = first & (np.arange(3) < 2)
+    np.testing.assert_array_equal(green.pixels[told], picture[told])
+
+
+def test_a_beginning_that_tells_no_run_gives_nothing(
+    picture: Pixels, pixel_model: CodecModel
+) -> None:
+    stage = stage_of(picture, pixel_model)
+    payload, _ = stage.encode(picture, 2)
+    for length in range(1, 12):
+        assert not list(stage.decode(payload[:length], len(payload), "a.dfc", every=True))

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from diffcodec.coding import ans
 from diffcodec.coding.ans import LevelDecoder, LevelRun, encode_levels
 from diffcodec.coding.tables import ideal_bits, round_means
-from diffcodec.errors import NumericMismatchError
+from diffcodec.errors import NumericMismatchError, TruncatedStreamError
 
 Coded = tuple[np.ndarray, LevelRun]
 
@@ -117,8 +117,8 @@ def test_blocks_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compressed_words_are_pinned() -> None:
     levels = np.array([0, 3, 3, 4, 128, 255, 250, 17], dtype=np.uint8)
     means = np.array([5, 48, 50, 60, 2047, 4080, 4033, 260], dtype=np.int32)
-    assert encode_levels([(levels, _run(means, 60))]).hex() == "2fca6246670301"
-    assert encode_levels([(levels, _run(means, 200))]).hex() == "ca8b14dbc2d11f"
+    assert encode_levels([(levels, _run(means, 60))]).hex() == "0103674662ca2f"
+    assert encode_levels([(levels, _run(means, 200))]).hex() == "1fd1c2db148bca"
 
 
 def test_nothing_costs_two_bytes() -> None:
@@ -162,7 +162,7 @@ def test_another_scale_or_damage_is_noticed() -> None:
     with pytest.raises(NumericMismatchError):
         decode(b"", run)
     with pytest.raises(NumericMismatchError, match="zero byte"):
-        decode(payload + b"\0", run)
+        decode(b"\0" + payload, run)
     # Levels that are left over, and levels that were never pushed.
     with pytest.raises(NumericMismatchError):
         decode(payload, _run(means[:-1], 120))
@@ -170,3 +170,27 @@ def test_another_scale_or_damage_is_noticed() -> None:
         decode(payload, run, run)
     with pytest.raises(ValueError, match="means"):
         encode_levels([(levels[1:], run)])
+
+
+def test_a_beginning_gives_its_runs_and_says_where_it_ends() -> None:
+    coded = []
+    for run in range(5):
+        levels, means = _pixels(40 + 60 * run, 3.0, seed=run)
+        coded.append((levels, _run(means, 140)))
+    payload = encode_levels(coded)
+    whole, needed = LevelDecoder(payload), []
+    for levels, run in coded:
+        np.testing.assert_array_equal(whole.pop(run), levels)
+        needed.append(whole.consumed_bytes)
+    whole.finish()
+    assert needed == sorted(needed)
+    assert needed[-1] == len(payload)
+    for length in range(len(payload)):
+        decoder = LevelDecoder(payload[:length], len(payload))
+        for (levels, run), bytes_needed in zip(coded, needed, strict=True):
+            if length < bytes_needed:
+                with pytest.raises(TruncatedStreamError):
+                    decoder.pop(run)
+                break
+            np.testing.assert_array_equal(decoder.pop(run), levels)
+            assert decoder.consumed_bytes == bytes_needed
