@@ -191,8 +191,9 @@ class Trainer:
             workers: the processes that share each batch; this one alone if None.
 
         Raises:
-            TrainingError: the batch does not divide among the processes and parts, or the objective
-                asks for what the model does not have.
+            TrainingError: the batch does not divide among the processes and parts, the objective
+                asks for what the model does not have, or a compiled network has dropout and
+                evaluates batches in parts, whose masks would then be others than the whole's.
         """
         self.model, self.config = model, config
         self.device = torch.device(device)
@@ -207,9 +208,11 @@ class Trainer:
         self.averaged.load_state_dict(self.denoiser.state_dict())
         self.averaged.eval().requires_grad_(False)
         if config.compiled:
+            if model.unet.dropout and self._parts != [slice(0, config.batch_size)]:
+                raise TrainingError("a compiled network with dropout needs its batches whole")
             # Its forward alone: the hooks that cut a batch into parts stay outside.
             network = self.denoiser.network
-            network.forward = torch.compile(network.forward)  # type: ignore[method-assign]
+            network.forward = _compiled(network.forward)  # type: ignore[method-assign]
         self.optimizer = _make_optimizer(config, self.denoiser)
         self.objective = OBJECTIVES[config.objective](make_schedule(model.schedule))
         if isinstance(self.objective, PixelVlb) and not model.pixel_model:
@@ -529,6 +532,26 @@ class Trainer:
         averaged: list[Tensor] = list(self.averaged.parameters())
         current: list[Tensor] = list(self.denoiser.parameters())
         torch._foreach_lerp_(averaged, current, weight)
+
+
+def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """``forward`` compiled at its first call.
+
+    A call raises `TrainingError` where there is no compiler, or none that works.
+    """
+    # Seconds to import, and for compiled runs alone.
+    from torch._dynamo.exc import TorchDynamoException
+
+    compiled = torch.compile(forward)
+
+    def call(*arguments: Tensor) -> Tensor:
+        try:
+            return compiled(*arguments)
+        except TorchDynamoException as error:
+            reason = str(error).partition("\n")[0]
+            raise TrainingError(f"the network cannot be compiled: {reason}") from error
+
+    return call
 
 
 def _make_optimizer(

@@ -1,5 +1,7 @@
 import dataclasses
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch._dynamo.exc import TorchDynamoException
 
 from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError, TrainingError
@@ -404,6 +407,45 @@ def test_roll_backs_in_a_row_are_limited(images: Pixels) -> None:
     trainer.run(on_rollback=rollbacks.append)
     assert len(rollbacks) == 3
     assert trainer.finished
+
+
+@pytest.mark.skipif(
+    shutil.which(os.environ.get("CXX", "g++")) is None, reason="no C++ compiler for torch.compile"
+)
+@pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is:DeprecationWarning")
+def test_a_compiled_network_takes_the_same_steps(images: Pixels, tmp_path: Path) -> None:
+    whole = dataclasses.replace(MODEL, unet=dataclasses.replace(MODEL.unet, dropout=0.0))
+    plain, compiled = (
+        Trainer(whole, dataclasses.replace(RECIPE, compiled=choice), images)
+        for choice in (False, True)
+    )
+    for _ in range(2):
+        assert float(compiled.step()) == pytest.approx(float(plain.step()), rel=1e-4)
+    left, right = everything(plain), everything(compiled)
+    assert left.keys() == right.keys()
+    for name, tensor in left.items():
+        torch.testing.assert_close(right[name], tensor, rtol=1e-3, atol=1e-4)
+    compiled.save(tmp_path / "state.pt")
+    resumed = Trainer.resume(tmp_path / "state.pt", images, compiled=False)
+    assert not differing(everything(compiled), everything(resumed))
+
+
+def test_no_compiler_is_told_in_one_line(images: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def call(*arguments: Tensor) -> Tensor:
+            raise TorchDynamoException("InvalidCxxCompiler: no g++\nand much more")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    trainer = make(images, compiled=True)
+    with pytest.raises(TrainingError, match=r"cannot be compiled: InvalidCxxCompiler: no g\+\+$"):
+        trainer.step()
+
+
+def test_a_compiled_network_with_dropout_wants_whole_batches(images: Pixels) -> None:
+    with pytest.raises(TrainingError, match="batches whole"):
+        make(images, compiled=True, accumulate=2)
 
 
 def test_objectives_that_the_model_cannot_serve(images: Pixels) -> None:
