@@ -225,10 +225,15 @@ def test_a_resumed_run_keeps_its_images(
 
 
 def test_every_setting_reaches_the_run(
-    train: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    train: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(torch, "compile", lambda forward: forward)
     words = "--objective simple --optimizer muon --accumulate 2 --learning-rate 0.002 --warmup 4 "
-    words += "--decay 0.5 --ema 50 --spike 7 --max-rollbacks 1 --precision float32 --seed 3"
+    words += "--decay 0.5 --ema 50 --spike 7 --max-rollbacks 1 --precision float32 --seed 3 "
+    words += "--compile"
     assert train("-q", *words.split(), images=8) == 0
     stored = json.loads(torch.load(tmp_path / "run" / "state.pt")["config"])["training"]
     assert stored == {
@@ -243,6 +248,7 @@ def test_every_setting_reaches_the_run(
         "clip_norm": 1.0,
         "flip": True,
         "precision": "float32",
+        "compiled": True,
         "seed": 3,
         "anneal_by": "images",
         "total_seconds": 0.0,
