@@ -25,10 +25,6 @@ _WORD_BYTES = 4
 # The state of a coder that has not run out of words is 2^32 or more.
 _STATE_WORDS = 2
 
-_WORD_BYTES = 4
-# The state of a coder that has not run out of words is 2^32 or more.
-_STATE_WORDS = 2
-
 # Rows of 256 float32 handed over at a time: 16 MiB.
 _BLOCK_ROWS = 1 << 14
 
