@@ -15,6 +15,8 @@ from torch.nn import functional
 MAX_PERIOD = 10_000.0
 
 Resampling = Literal["down", "up"]
+Place = tuple[str, int, int]
+"""A module's direction, level and skip connection: see `places`."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +165,28 @@ class UNet(nn.Module):
         phases = [image * (2.0**n * math.pi) for n in self.config.fourier_exponents]
         waves = [wave for phase in phases for wave in (torch.sin(phase), torch.cos(phase))]
         return torch.cat([z, *waves], dim=1)
+
+
+def places(config: UNetConfig) -> dict[str, Place]:
+    """What the modules of `UNet.down` and `UNet.up` are, by their names in the network.
+
+    A stage is ``("down", level, n)``, n from 1, where its output is the nth skip connection of its
+    level, and ``("up", level, n)`` where it takes that; n = 0 is the level's input. What leads from
+    a level to the next has −1 there.
+    """
+    levels = range(len(config.channels))
+    down: list[Place] = []
+    up: list[Place] = []
+    for level in levels:
+        down += [("down", level, n) for n in range(1, config.blocks + 1)]
+        if level + 1 < len(levels):
+            down.append(("down", level, -1))
+    for level in reversed(levels):
+        up += [("up", level, n) for n in range(config.blocks, -1, -1)]
+        if level:
+            up.append(("up", level, -1))
+    numbered = [*enumerate(down), *enumerate(up)]
+    return {f"{place[0]}.{number}": place for number, place in numbered}
 
 
 class _ResidualBlock(nn.Module):

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from diffcodec.model.unet import UNet, UNetConfig
+from diffcodec.model.unet import UNet, UNetConfig, places
 
 SMALL = UNetConfig(image_size=16, channels=(8, 16), attention_resolutions=(8,), groups=4)
 
@@ -138,3 +138,28 @@ def test_rescaling_keeps_the_variance_of_sums_of_equals() -> None:
 def test_shapes_that_are_none(change: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(SMALL, **change)
+
+
+@pytest.mark.parametrize("blocks", [1, 3])
+def test_places_are_those_of_the_modules(blocks: int) -> None:
+    config = UNetConfig(image_size=16, channels=(16, 32, 48), blocks=blocks)
+    network = UNet(config)
+    modules = {
+        f"{direction}.{number}": module
+        for direction in ("down", "up")
+        for number, module in network.get_submodule(direction).named_children()
+    }
+    found = places(config)
+    assert found.keys() == modules.keys()
+    width = config.channels[-1]
+    for name, (direction, level, skip) in found.items():
+        assert hasattr(modules[name], "block") == (skip >= 0)
+        if skip < 0:
+            continue
+        block = modules[name].block
+        assert block.convolution_out.out_channels == config.channels[level]
+        if direction == "up":
+            # Widths differ between levels, so that a stage's own tells which connection it takes.
+            connection = config.channels[level if skip else max(0, level - 1)]
+            assert block.convolution_in.in_channels == width + connection
+            width = config.channels[level]

@@ -53,6 +53,25 @@ def test_the_function_is_the_source_s(
             assert not posterior.mixing.any()
 
 
+@pytest.mark.parametrize(("had", "has", "gained"), [(1, 2, 4), (1, 3, 8), (2, 3, 4)])
+def test_a_level_that_gains_stages_begins_as_the_same_function(
+    had: int, has: int, gained: int
+) -> None:
+    unet = dataclasses.replace(UNET, channels=(8, 16), attention_resolutions=(4,))
+    config = ModelConfig(unet=dataclasses.replace(unet, blocks=had), pixel_model=True)
+    deeper = dataclasses.replace(config, unet=dataclasses.replace(unet, blocks=has))
+    given, denoiser = random_denoiser(config), Denoiser(deeper).eval()
+    notes = warm_start(denoiser, given)
+    assert len(notes) == gained
+    assert all(note.endswith("new, passes on what it is given") for note in notes)
+    z, gamma = torch.randn(2, 3, 8, 8), torch.tensor([-6.0, 2.0])
+    with torch.no_grad():
+        torch.testing.assert_close(denoiser(z, gamma), given(z, gamma), rtol=1e-4, atol=1e-5)
+    for name in {note.split(":")[0] for note in notes}:
+        branch = f"{name}.block.convolution_in.weight"
+        assert denoiser.state_dict()[branch].any(), "a branch of zeros alone would never learn"
+
+
 def test_what_does_not_fit_keeps_its_initial_values() -> None:
     wider = dataclasses.replace(PLAIN, unet=dataclasses.replace(UNET, channels=(8, 16)))
     denoiser = Denoiser(wider)
