@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import active_children, get_context
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
@@ -182,6 +182,8 @@ def default_jobs() -> int:
 def in_processes(items: Sequence[str], work: Work, jobs: int) -> Iterator[tuple[str, Any]]:
     """Each item with its result as soon as it is there; ``jobs`` worker processes of one thread.
 
+    Whatever ends it early ends the items that are under way, too.
+
     Raises:
         DiffcodecError: an item fails, or a worker process has died.
     """
@@ -195,6 +197,11 @@ def in_processes(items: Sequence[str], work: Work, jobs: int) -> Iterator[tuple[
         raise DiffcodecError(
             "a worker process ended before its work; is there memory for so many --jobs?"
         ) from error
+    except BaseException:
+        # An item may take many minutes more, whose result nobody would read.
+        for worker in active_children():
+            worker.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
 
