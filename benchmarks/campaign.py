@@ -239,7 +239,8 @@ def _read(path: Path, identity: Mapping[str, Any]) -> tuple[Mapping[str, Any], R
             name for name in {*found, *expected} if found.get(name) != expected.get(name)
         )
         raise DiffcodecError(
-            f"{path}: cannot be resumed: other {', '.join(names)}; --force begins anew"
+            f"{path}: cannot be resumed: other {', '.join(names)}; --force in place of --resume "
+            "begins anew"
         )
     results: Results = {}
     for line in lines[1:]:

@@ -101,11 +101,12 @@ def command(
         terminal.warn(f"the last good image was written, after {last.place}")
         raise damage
     if last.truncated:
-        located = find_hops_end(container, codec_model) if codec_model else container
-        terminal.warn(
-            f"{name} ends after {located.extent}: this is the image after its last whole part, "
-            f"{last.place}"
-        )
+        if codec_model is None:
+            shown, located = "the pixels behind it are gray", container
+        else:
+            shown = f"this is the image after its last whole part, {last.place}"
+            located = find_hops_end(container, codec_model)
+        terminal.warn(f"{name} ends after {located.extent}: {shown}")
 
 
 def _target(source: str, output: str | None) -> str:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cli import files, options
+from diffcodec.errors import BitstreamError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -30,7 +31,7 @@ def command(source: str, as_json: bool, verbose: bool, model: str | None, max_pi
 
     Without -v it needs no model and no memory for pixels, so any size is shown. A truncated or
     damaged file is shown as far as it goes. Where hops end is not told before them: of a file cut
-    short or with damaged hops only -v and verify tell which it is.
+    short or with damaged hops only -v and verify tell which it is, as an error after what is shown.
     """
     from diffcodec.bitstream.container import Container
 
@@ -38,12 +39,19 @@ def command(source: str, as_json: bool, verbose: bool, model: str | None, max_pi
     limit = max_pixels if verbose else None
     container = Container.open(files.read_bytes(source), name, pixel_limit=limit).by_its_checks()
     report = _report(container)
+    failure = None
     if verbose:
-        report["account"] = _account(container, name, model)
+        try:
+            report["account"] = _account(container, name, model)
+        except BitstreamError as error:
+            # What there is of the file is shown all the same.
+            report["account"], failure = None, error
     if as_json:
         print(json.dumps({"file": name, **report}, indent=1))
     else:
         _print(name, report)
+    if failure is not None:
+        raise failure
 
 
 def _report(container: "Container") -> dict[str, Any]:
@@ -86,16 +94,14 @@ def _report(container: "Container") -> dict[str, Any]:
     }
 
 
-def _account(container: "Container", name: str, model: str | None) -> dict[str, Any]:
+def _account(container: "Container", name: str, model: str | None) -> dict[str, Any] | None:
+    """None for stored pixels: their segments are all there is to tell."""
     from diffcodec.bitstream.header import LastStage
-    from diffcodec.errors import BitstreamError
     from diffcodec.model.catalog import find_model, find_model_by_id
 
     header = container.header
-    # Where the file is cut short or damaged its account tells.
-    whole = container.total_bytes in (None, len(container.content))
-    if header.last_stage is LastStage.STORED or not whole:
-        raise BitstreamError(f"{name}: -v expects a whole file with hops, found another")
+    if header.last_stage is LastStage.STORED:
+        return None
     folder = find_model(model) if model else find_model_by_id(header.model_id, name)
 
     from diffcodec.codec.account import account_for
@@ -147,7 +153,7 @@ def _print(name: str, report: dict[str, Any]) -> None:
             segment["check"],
         )
     console.print(table)
-    if "account" in report:
+    if report.get("account") is not None:
         _print_account(console, report["account"])
 
 

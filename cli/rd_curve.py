@@ -73,15 +73,20 @@ def command(
 
     Every image is encoded losslessly and decoded from each prefix that ends with a packet. The
     table shows, at common rates, the error of the longest prefixes that fit, beside what theory
-    promises: the KL of the model's 1000 steps, evaluated on --device.
+    promises: the KL of the model's 1000 steps, evaluated on --device. Under torchrun its processes
+    share the images, and the first one writes.
     """
     from benchmarks.inputs import first_images, split_digest
     from diffcodec.model.catalog import find_model
 
     terminal = Terminal(quiet)
     targets = {suffix: out / f"{NAME}{suffix}" for suffix in (JSON_SUFFIX, ".png", ".svg")}
-    for target in (*targets.values(), *([report] if report is not None else [])):
-        files.refuse_overwrite(target, force)
+    files.check_new_folder(out)
+    if not resume:
+        for target in targets.values():
+            files.refuse_overwrite(target, force)
+    if report is not None:
+        files.check_target(files.STREAM, report, force)
     folder = find_model(model)
     place = locate_data(data, download, terminal)
     images = first_images(place, count)
@@ -110,23 +115,24 @@ def command(
     )
     work = measure.ImageWork(images, images, folder, settings)
     origin = provenance(settings.device)
-    group = campaign.Group()
-    journal = campaign.Journal.open(
-        campaign.journal_path(targets[JSON_SUFFIX], group),
-        measure.identity(origin, folder, {"test": split_digest(place)}, settings),
-        origin,
-        resume=resume,
-        force=force,
-    )
-    measured = measure.run(work, jobs or campaign.default_jobs(), journal, group, terminal)
-    journal.close()
-    assert measured is not None
+    with campaign.group() as group:
+        journal = campaign.Journal.open(
+            campaign.journal_path(targets[JSON_SUFFIX], group),
+            measure.identity(origin, folder, {"test": split_digest(place)}, settings),
+            origin,
+            resume=resume,
+            force=force,
+        )
+        measured = measure.run(work, jobs or campaign.default_jobs(), journal, group, terminal)
+        journal.close()
+    if measured is None:
+        return
     record, examples = measured
     figure = rate_distortion_figure(record)
     for suffix, target in targets.items():
         is_json = suffix == JSON_SUFFIX
         content = dumps(record) if is_json else figure_bytes(figure, suffix[1:])
-        files.write_atomically(target, content, force)
+        files.write_atomically(target, content, force or resume)
     written = [*targets.values()]
     if report is not None:
         from benchmarks.report import page

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -155,7 +156,7 @@ class _Run:
 
     def within(self, bpd: float) -> Encoded:
         """As many packets as the budget holds; all of them and the pixels if even those fit."""
-        budget_bytes = math.floor(bpd * self._pixels.size / 8.0)
+        budget_bytes = math.floor(min(bpd * self._pixels.size / 8.0, sys.maxsize))
         empty = len(self._lossy().data)
         if budget_bytes < empty:
             raise BudgetError(

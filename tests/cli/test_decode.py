@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from cli.main import main
 from diffcodec.image import read_image
@@ -93,6 +94,20 @@ def test_a_truncated_file_warns_and_gives_its_image(
     place = rf"packet \d+ at step \d+, \d+ of {pixels.size} values exact"
     assert re.search(f"after its last whole part, {place}$", error)
     assert np.abs(image_of(file.with_suffix(".png")).astype(int) - pixels).mean() < 3
+
+
+def test_a_cut_file_of_stored_pixels_says_what_is_gray(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "stripes.png"
+    stripes = np.zeros((32, 32), np.uint8)
+    stripes[::2] = 255
+    Image.fromarray(stripes).save(source)
+    assert main(["encode", "-q", "--model", str(tiny_folder), str(source)]) == 0
+    file = source.with_suffix(".dfc")
+    file.write_bytes(file.read_bytes()[:-3])
+    assert main(["decode", "-f", str(file)]) == 0
+    assert capsys.readouterr().err.endswith(" bytes: the pixels behind it are gray\n")
 
 
 def test_damage_of_the_last_stage_leaves_the_last_good_image(

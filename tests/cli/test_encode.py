@@ -151,6 +151,10 @@ def test_bits_of_no_use_are_a_usage_error(
     assert "--bits" in one_line_error(capsys)
 
 
+def test_any_finite_budget_will_do(encode: Encode, image: Path) -> None:
+    assert encode("--bits", "1e307", image) == 0
+
+
 def test_bits_that_no_file_keeps_are_an_error(
     encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -134,9 +134,30 @@ def test_verbose_gives_every_bit_a_place(
         assert word in output
 
 
-def test_verbose_wants_a_whole_file_with_hops(
+def test_verbose_shows_a_cut_file_and_says_why_it_has_no_account(
     file: Path, tiny_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file.write_bytes(file.read_bytes()[:-1])
-    assert main(["info", "-v", "--model", str(tiny_folder), str(file)]) == 3
-    assert f"{file}: expected a whole file, found a truncated one" in capsys.readouterr().err
+    command = ["info", "-v", "--model", str(tiny_folder), str(file)]
+    assert main([*command, "--json"]) == 3
+    shown = capsys.readouterr()
+    report = json.loads(shown.out)
+    assert report["account"] is None
+    assert [segment["name"] for segment in report["segments"]] == ["header", "hops"]
+    assert f"{file}: expected a whole file, found a truncated one" in shown.err
+    assert main(command) == 3
+    assert "last stage gaussian" in capsys.readouterr().out
+
+
+def test_verbose_of_stored_pixels_has_their_segments_alone(
+    tiny_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = tmp_path / "dot.png"
+    Image.fromarray(np.zeros((1, 1), np.uint8)).save(source)
+    assert main(["encode", "-q", "--model", str(tiny_folder), str(source)]) == 0
+    file = str(source.with_suffix(".dfc"))
+    assert main(["info", "-v", "--json", file]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert (report["last_stage"], report["account"]) == ("stored", None)
+    assert main(["info", "-v", file]) == 0
+    assert "bits/KL" not in capsys.readouterr().out

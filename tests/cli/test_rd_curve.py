@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +13,8 @@ from PIL import Image
 from cli.main import main
 
 Pixels = NDArray[np.uint8]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -61,11 +66,37 @@ def test_a_report_is_one_page_with_other_codecs(
     assert 'id="bytes"' in page
     assert "JPEG" in page
     assert str(report) in capsys.readouterr().err
-    # The journal has everything: the same again, at once.
+    # The journal has everything: the same again, at once, with the run's own files written anew.
+    resumed = arguments(folder, tiny_folder, tmp_path / "curve", *more, "--resume")
+    assert main(resumed) == 1
+    assert f"{report}: File exists; -f overwrites it" in capsys.readouterr().err
     report.unlink()
-    resumed = arguments(folder, tiny_folder, tmp_path / "curve", *more, "--resume", "--force")
     assert main(resumed) == 0
     assert report.read_text() == page
+
+
+@pytest.mark.slow
+def test_processes_of_torchrun_share_the_images(
+    folder: Path, tiny_folder: Path, tmp_path: Path
+) -> None:
+    tables = []
+    torchrun = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    for name, launcher in (("one", []), ("two", torchrun)):
+        command = arguments(folder, tiny_folder, tmp_path / name, "--device", "cpu")
+        ended = subprocess.run(
+            [sys.executable, "-m", *launcher, "cli.main", *command],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ended.returncode == 0, ended.stderr
+        assert ended.stdout.count("RMSE") == 1
+        tables.append(json.loads((tmp_path / name / "rd-curve.json").read_text())["table"])
+    assert tables[0] == tables[1]
+    journals = sorted(path.name for path in (tmp_path / "two").glob("*.jsonl"))
+    assert journals == ["rd-curve.0-of-2.jsonl", "rd-curve.1-of-2.jsonl"]
 
 
 def test_what_is_there_is_not_overwritten(
@@ -85,6 +116,7 @@ def test_what_is_there_is_not_overwritten(
         (["--data", "no-such-folder"], 1, "no-such-folder: no such file or folder"),
         (["--images", "0"], 2, "--images"),
         (["--effort", "10"], 2, "--effort"),
+        (["--report", "no-such-folder/r.html"], 1, "no-such-folder: No such directory"),
     ],
 )
 def test_input_errors_are_one_line(

@@ -5,7 +5,9 @@ One harness for the short fuzz of ``make test`` (test_fuzz.py), the long one of 
 tests/golden, with and without a pixel model, whose tiles are small and whose networks are fast.
 """
 
+import resource
 import signal
+import sys
 import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -31,6 +33,7 @@ from diffcodec.bitstream.header import (
     pack_varint,
 )
 from diffcodec.bitstream.stored import pack_pixels
+from diffcodec.codec.account import account_for
 from diffcodec.codec.decoder import decode_frames, find_hops_end
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, load_codec_model
@@ -303,6 +306,7 @@ def outcome(data: bytes) -> str:
     allowed = FIXED_BYTES + BYTES_A_PIXEL * counted_pixels(*stated) + BYTES_A_FILE_BYTE * len(data)
     tracemalloc.reset_peak()
     before, _ = tracemalloc.get_traced_memory()
+    resident = _most_resident_bytes()
     try:
         with _time_limit():
             found = _decode(data)
@@ -319,21 +323,42 @@ def outcome(data: bytes) -> str:
     _, peak = tracemalloc.get_traced_memory()
     if peak - before > allowed:
         raise Misbehaviour(f"allocated {peak - before} bytes, {allowed} allowed for {stated}")
+    # Coarser, but it sees what torch allocates, too.
+    if (grown := _most_resident_bytes() - resident) > allowed:
+        raise Misbehaviour(f"grew by {grown} bytes, {allowed} allowed for {stated}")
     return found
+
+
+def _most_resident_bytes() -> int:
+    """The most memory that this process has had at a time."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _decode(data: bytes) -> str:
     container = Container.open(data, "fuzzed.dfc", PIXEL_LIMIT)
     header = container.header
+    model = _model_of(header)
+    # What `info` shows of a file, however damaged.
+    for segment in container.by_its_checks().segments():
+        if not 0 <= segment.found_bytes <= len(data):
+            raise Misbehaviour(f"{segment.found_bytes} bytes found in {len(data)}")
+    # Each frame, as `decode --frames` has them, or the last alone: one decoder, two paths of it.
+    every = bool(data[-1] & 1)
     frame = None
-    for frame in decode_frames(container, _model_of(header), every=False):  # noqa: B007
-        pass
+    for frame in decode_frames(container, model, every=every):
+        if frame.pixels.shape != (header.height, header.width, header.channels):
+            raise Misbehaviour(f"an image of {frame.pixels.shape} for {header}")
+        if not 0 <= frame.exact_values <= frame.pixels.size:
+            raise Misbehaviour(f"{frame.exact_values} exact values of {frame.pixels.size}")
     if frame is None:
         raise Misbehaviour("neither an image nor an error")
-    if frame.pixels.shape != (header.height, header.width, header.channels):
-        raise Misbehaviour(f"an image of {frame.pixels.shape} for {header}")
     if frame.truncated:
         return "truncated"
+    if header.last_stage is not LastStage.STORED:
+        account = account_for(container, model)
+        if account.header_bits + account.last_stage_bits > 8 * len(data):
+            raise Misbehaviour(f"{account} of {len(data)} bytes")
     return "exact" if frame.exact else "lossy"
 
 
