@@ -18,13 +18,14 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# A small run that must work, and everything that stored results are enough for.
-bench: figures report
+# A small run that must work, then everything that stored results are enough for.
+bench: $(READY)
 	$(BIN)/python -m benchmarks.measure --images 8 --efforts 1 --speed 2 --out runs/bench --force
+	$(MAKE) figures report
 
 figures: $(READY)
 	$(BIN)/python -m benchmarks.plot
-	$(BIN)/python -m benchmarks.tables README.md docs/coding.md docs/performance.md docs/results.md
+	$(BIN)/python -m benchmarks.documents README.md docs/*.md
 
 report: $(READY)
 	$(BIN)/python -m benchmarks.report runs/report.html --force

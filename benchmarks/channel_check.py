@@ -6,14 +6,14 @@ Held-out CIFAR-10 images go through the default plan twice for each code: once w
 once with c = δ + N(0, I), an exact sample of q(z_s | z_t, x). At the beginning of every hop the
 RMSE of x̂_0 is set against Σ KL(q ‖ p) of the hops so far, the image's true KL. If c looked to the
 network like anything but a sample, or its projection on δ were not what the plan takes it for, the
-coded run would have the larger RMSE at equal KL. Results go to ``channel-check.json``, a Markdown
-table to stdout.
+coded run would have the larger RMSE at equal KL. Results go to ``channel-check.json``, a table to
+stdout.
 """
 
 import argparse
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from benchmarks import held_out
 from benchmarks.adapters.base import Pixels
 from benchmarks.channel_comparison import default_plan
+from benchmarks.tables import Table
 from diffcodec.bits import BitWriter
 from diffcodec.codec.effort import DEFAULT_EFFORT, effort_level
 from diffcodec.codec.model import CodecModel
@@ -121,20 +122,22 @@ def compare(images: Pixels, model: CodecModel, code_id: int) -> dict[str, Any]:
     }
 
 
-def markdown(codes: Sequence[dict[str, Any]]) -> str:
-    """The table as docs/coding.md has it."""
+def check_table(record: Mapping[str, Any]) -> Table:
+    """RMSE coded / sampled at each KL, and the mean ratio with twice its error, a code a line."""
     lines = [
-        "| code | " + " | ".join(f"{point:g} bits/dim" for point in KL_POINTS_BPD) + " |",
-        "| --- |" + " --- |" * len(KL_POINTS_BPD),
+        (
+            entry["code"],
+            *(
+                f"{point['rmse_coded']:.2f} / {point['rmse_sampled']:.2f}, "
+                f"{point['mean_ratio']:.3f} ± {2 * point['standard_error']:.3f}"
+                for point in entry["points"]
+            ),
+            f"{entry['price']:.3f}",
+        )
+        for entry in record["codes"]
     ]
-    for entry in codes:
-        cells = [
-            f"{point['rmse_coded']:.2f} / {point['rmse_sampled']:.2f}, "
-            f"{point['mean_ratio']:.3f} ± {2 * point['standard_error']:.3f}"
-            for point in entry["points"]
-        ]
-        lines.append(f"| {entry['code']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    points = (f"{point:g} bits/dim" for point in KL_POINTS_BPD)
+    return Table(("code", *points, "bits over KL"), lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -162,7 +165,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{codes[-1]['code']}: price {codes[-1]['price']:.4f}", file=sys.stderr)
         return {"codes": codes}
 
-    return held_out.run(options, RESULT, check, lambda record: print(markdown(record["codes"])))
+    return held_out.run(options, RESULT, check, lambda record: check_table(record).show())
 
 
 if __name__ == "__main__":

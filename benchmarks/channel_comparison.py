@@ -8,14 +8,14 @@ that its code carries in about as many bits. What counts in both is the projecti
 bought bits are E[⟨c, δ/‖δ‖⟩]²/(2 ln 2). Every δ is told ``PACKETS`` times over; ours as the codec
 tells it, in packets that run on, and after one more whose register they continue. Times are the
 process's own, of the encoder alone and with one thread. Results go to ``channel-codes.json``, a
-Markdown table to stdout.
+table to stdout.
 """
 
 import argparse
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -25,6 +25,7 @@ from benchmarks import held_out
 from benchmarks.adapters.base import Pixels
 from benchmarks.results import CHANNEL_CODES_RECORD
 from benchmarks.rivals import RandomCodebook, TruncatedPoisson
+from benchmarks.tables import Table
 from diffcodec.bits import BitWriter
 from diffcodec.codec.effort import DEFAULT_EFFORT, effort_level
 from diffcodec.codec.model import CodecModel
@@ -246,12 +247,10 @@ def rows(deltas: Float32, clock: Clock = time.process_time) -> Iterator[Row]:
             yield measure(name, tell, deltas[:: len(deltas) // count], bits, clock)
 
 
-def markdown(table: Sequence[dict[str, Any]]) -> str:
-    """The table as docs/coding.md has it: a code a line, price and time at each budget."""
-    lines = [
-        "| code | " + " | ".join(f"{bits} bits" for bits in BUDGETS) + " |",
-        "| --- |" + " --- |" * len(BUDGETS),
-    ]
+def comparison_table(record: Mapping[str, Any]) -> Table:
+    """A code a line: bits paid and bought, price with twice its error, and time at each budget."""
+    table = record["rows"]
+    lines = []
     for name in dict.fromkeys(row["code"] for row in table):
         cells = {
             row["budget_bits"]: f"{row['paid_bits']:.0f} → {row['bought_bits']:.1f}: "
@@ -259,8 +258,8 @@ def markdown(table: Sequence[dict[str, Any]]) -> str:
             for row in table
             if row["code"] == name
         }
-        lines.append(f"| {name} | " + " | ".join(cells.get(bits, "") for bits in BUDGETS) + " |")
-    return "\n".join(lines)
+        lines.append((name, *(cells.get(bits, "") for bits in BUDGETS)))
+    return Table(("code", *(f"{bits} bits" for bits in BUDGETS)), lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -284,7 +283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return {"vectors": len(deltas), "rows": table}
 
     return held_out.run(
-        options, CHANNEL_CODES_RECORD, compare, lambda record: print(markdown(record["rows"]))
+        options, CHANNEL_CODES_RECORD, compare, lambda record: comparison_table(record).show()
     )
 
 

@@ -3,14 +3,15 @@
 Held-out CIFAR-10 images are coded without loss at every setting of a grid, and at the levels that
 there are. ``effort-front.json`` and the table on stdout have each setting's mean bits/dim, its
 evaluations and the median seconds of encoder and decoder on one thread; whether it is on the front,
-where no other is as good in all three and better in one; and the level that it is. ``--resume``
+where no other is as good in size and times and better in one, or in size and evaluations; and the
+level that it is. ``--resume``
 goes on with an interrupted run. Processes that run side by side slow each other: times are for
 comparison within one run.
 """
 
 import argparse
 import itertools
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -91,6 +92,29 @@ def rows(settings: Sequence[Effort], results: campaign.Results, images: Pixels) 
     return sorted(table, key=lambda row: row["encode_seconds_median"])
 
 
+def best_table(record: Mapping[str, Any]) -> Table:
+    """The settings of a record that are on a front or a level's."""
+    fronts = ("front", "front_of_evaluations")
+    rows = record["rows"]
+    return front_table([row for row in rows if row["level"] or any(row[name] for name in fronts)])
+
+
+def groups_table(record: Mapping[str, Any]) -> Table:
+    """Size, evaluations and seconds by the number of groups, where a plan was tried with all."""
+    found: dict[tuple[int, int], dict[int, str]] = {}
+    for row in record["rows"]:
+        plan, groups = row["setting"]["plan"], row["setting"]["groups"]
+        seconds = "{encode_seconds_median:.2f} / {decode_seconds_median:.2f} s".format(**row)
+        cell = f"{row['mean_bpd']:.3f}, {row['evaluations_mean']:.1f}, {seconds}"
+        found.setdefault((plan["growth_index"], plan["code_id"]), {})[groups] = cell
+    whole = {plan: cells for plan, cells in sorted(found.items()) if cells.keys() >= set(GROUPS)}
+    heads = (f"growth index {growth}, code {code}" for growth, code in whole)
+    return Table(
+        ("groups", *heads),
+        [(str(groups), *(cells[groups] for cells in whole.values())) for groups in GROUPS],
+    )
+
+
 def front_table(rows: Sequence[dict[str, Any]]) -> Table:
     """Settings, sizes and seconds, ``yes`` on the front."""
     flat = [{**row["setting"]["plan"], **row["setting"]} for row in rows]
@@ -98,7 +122,8 @@ def front_table(rows: Sequence[dict[str, Any]]) -> Table:
     return Table(
         (
             *(name.replace("_", " ") for name in names),
-            *("bits/dim", "evaluations", "encode, s", "decode, s", "on the front", "level"),
+            *("bits/dim", "evaluations", "encode, s", "decode, s"),
+            *("front of times", "front of evaluations", "level"),
         ),
         [
             (
@@ -108,6 +133,7 @@ def front_table(rows: Sequence[dict[str, Any]]) -> Table:
                 f"{row['encode_seconds_median']:.2f}",
                 f"{row['decode_seconds_median']:.2f}",
                 "yes" if row["front"] else "",
+                "yes" if row["front_of_evaluations"] else "",
                 "" if row["level"] is None else str(row["level"]),
             )
             for row, setting in zip(rows, flat, strict=True)

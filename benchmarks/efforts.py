@@ -113,13 +113,17 @@ def summarize_efforts(
 
 
 def mark_front(rows: Sequence[dict[str, Any]]) -> None:
-    """Set ``front`` where no other row is nowhere worse, in size and both times, and better."""
-    for row in rows:
-        row["front"] = not any(_beats(other, row) for other in rows)
+    """Set ``front`` where no other row is nowhere worse, in size and both times, and better.
+
+    ``front_of_evaluations`` is the same in size and evaluations of the network.
+    """
+    times = ("encode_seconds_median", "decode_seconds_median")
+    for name, keys in (("front", times), ("front_of_evaluations", ("evaluations_mean",))):
+        for row in rows:
+            row[name] = not any(_beats(other, row, ("mean_bpd", *keys)) for other in rows)
 
 
-def _beats(other: dict[str, Any], row: dict[str, Any]) -> bool:
+def _beats(other: dict[str, Any], row: dict[str, Any], keys: Sequence[str]) -> bool:
     """Whether ``other`` is nowhere worse and somewhere better."""
-    keys = ("mean_bpd", "encode_seconds_median", "decode_seconds_median")
     pairs = [(other[key], row[key]) for key in keys]
     return all(a <= b for a, b in pairs) and any(a < b for a, b in pairs)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.adapters.base import Pixels
+from benchmarks.inputs import record_head
 from benchmarks.provenance import provenance
 from benchmarks.results import RESULTS, dumps
 from cli import files
@@ -16,7 +17,7 @@ from cli.data import held_out_count
 from cli.main import unwinding_endings
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DiffcodecError
-from diffcodec.model.catalog import find_model, packaged_models
+from diffcodec.model.catalog import find_model
 from diffcodec.training.dataset import find_data, held_out_split, load_images
 
 
@@ -89,18 +90,8 @@ def run(
                 held_out_images(options.data, options.images),
             )
             measured = measure(subject)
-            folder = subject.model_folder
-            record = {
-                "provenance": subject.origin,
-                "model": {
-                    "name": folder.name,
-                    "id": subject.model.model_id.hex(),
-                    "packaged": folder in packaged_models().values(),
-                },
-                "split": "held-out",
-                "images": len(subject.images),
-                **measured,
-            }
+            head = record_head(subject.origin, subject.model_folder, subject.images, "held-out")
+            record = {**head, "images": len(subject.images), **measured}
             options.out.mkdir(parents=True, exist_ok=True)
             files.write_atomically(options.out / name, dumps(record), force=True)
     except (DiffcodecError, OSError) as error:

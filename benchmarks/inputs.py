@@ -39,7 +39,7 @@ def pixels_digest(images: Pixels) -> str:
 
 
 def record_head(
-    origin: Mapping[str, Any], model_folder: Path, images: Pixels, split: Split = "test"
+    origin: Mapping[str, Any], model_folder: Path, images: Pixels, split: str = "test"
 ) -> dict[str, Any]:
     """What a record begins with: ``origin``, the provenance of its run, the model, the images."""
     return {

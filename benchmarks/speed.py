@@ -2,8 +2,8 @@
 
 CIFAR-10 test images, lossless: the median milliseconds of one image at a time on one thread, the
 milliseconds an image of a batch shared among processes, the network's evaluations, and the shares
-of network, coder and the rest in the single images' time. A table goes to stdout, with ``--json`` a
-record to a file. The machine should do nothing else.
+of network, coder and the rest in the single images' time. Results go to ``speed.json``, a table to
+stdout. The machine should do nothing else.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from benchmarks.adapters.diffcodec_file import Diffcodec
 from benchmarks.efforts import EffortFile, measure_effort, summarize_efforts
 from benchmarks.parts import PARTS
 from benchmarks.provenance import provenance
-from benchmarks.results import dumps
+from benchmarks.results import RESULTS, dumps
 from benchmarks.tables import Table
 from benchmarks.timing import time_batch
 from cli import files
@@ -30,6 +30,8 @@ from diffcodec.codec.effort import EFFORTS, effort_level
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DatasetError, DiffcodecError
 from diffcodec.model.catalog import find_model
+
+RESULT = "speed.json"
 
 
 @dataclass(eq=False)
@@ -131,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
     parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where a record is written")
+    parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     options = parser.parse_args(arguments)
     if not 1 <= options.images <= options.batch or options.jobs < 1:
         parser.error("expected 1 ≤ --images ≤ --batch, and --jobs of at least 1")
@@ -142,13 +144,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             images = inputs.first_images(options.data, options.batch)
             efforts = sorted(set(options.efforts))
             rows = measure_speed(images, folder, efforts, options.images, options.jobs, Terminal())
-            if options.json is not None:
-                record = {
-                    **inputs.record_head(origin, folder, images),
-                    "batch": len(images),
-                    "efforts": rows,
-                }
-                files.write_atomically(options.json, dumps(record), force=True)
+            record = {
+                **inputs.record_head(origin, folder, images),
+                "singles": options.images,
+                "batch": len(images),
+                "efforts": rows,
+            }
+            options.out.mkdir(parents=True, exist_ok=True)
+            files.write_atomically(options.out / RESULT, dumps(record), force=True)
     except DatasetError as error:
         print(f"error: {error}", file=sys.stderr)
         print("'diffcodec rd-curve --download' fetches CIFAR-10", file=sys.stderr)

@@ -1,14 +1,6 @@
-"""Markdown tables from the stored record, and their places in documents.
+"""Tables: what one is, and those of the main record."""
 
-``python -m benchmarks.tables [--results DIR] [FILE …]`` prints all tables, or fills the places that
-files keep for them: what stands between ``<!-- table: NAME -->`` and ``<!-- end -->``.
-"""
-
-import argparse
-import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +8,6 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table as RichTable
 
-from benchmarks import results
 from benchmarks.reference import DDPM_CODELENGTH, DDPM_TABLE
 from diffcodec.errors import DiffcodecError
 from diffcodec.units import bits_per_dimension
@@ -26,7 +17,6 @@ Rows = Sequence[Sequence[str]]
 
 NOT_MEASURED = "not measured in this run"
 ABSENT = "–"
-_PLACE = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 class Table(NamedTuple):
@@ -217,7 +207,10 @@ def speed_table(record: Record) -> Table:
 def efforts_table(record: Record) -> Table:
     """Lossless size, evaluations and seconds at every effort."""
     return Table(
-        ("effort", "bits/dim", "price", "evaluations", "encode, s", "decode, s", "on the front"),
+        (
+            *("effort", "bits/dim", "price", "evaluations", "encode, s", "decode, s"),
+            *("front of times", "front of evaluations"),
+        ),
         [
             (
                 str(row["effort"]),
@@ -226,7 +219,7 @@ def efforts_table(record: Record) -> Table:
                 f"{row['evaluations_mean']:.1f}",
                 f"{row['encode_seconds_median']:.2f}",
                 f"{row['decode_seconds_median']:.2f}",
-                "yes" if row["front"] else "no",
+                *("yes" if row[front] else "no" for front in ("front", "front_of_evaluations")),
             )
             for row in record["efforts"]
         ],
@@ -433,41 +426,6 @@ def origin(record: Record) -> str:
     )
 
 
-def fill(text: str, record: Record) -> str:
-    """A document with every table in its place; ``origin`` is the line of that name.
-
-    Raises:
-        DiffcodecError: a place is for a table that does not exist.
-    """
-
-    def replace(place: re.Match[str]) -> str:
-        name = place[2]
-        content = origin(record) if name == "origin" else markdown(name, record)
-        return f"{place[1]}{content}\n{place[3]}"
-
-    return _PLACE.sub(replace, text)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print tables or fill files; 0 on success, 1 on failure, 2 on misuse."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.tables", description=__doc__)
-    parser.add_argument("files", type=Path, nargs="*", metavar="FILE")
-    parser.add_argument("--results", type=Path, default=results.RESULTS, metavar="DIR")
-    options = parser.parse_args(arguments)
-    try:
-        record, _ = results.load_folder(options.results)
-        for path in options.files:
-            path.write_text(fill(path.read_text(encoding="utf-8"), record), encoding="utf-8")
-    except (DiffcodecError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if not options.files:
-        print(origin(record))
-        for name in TABLES:
-            print(f"\n{name}\n\n{markdown(name, record)}")
-    return 0
-
-
 def _quality(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (
         f"{row['rmse']:.2f}",
@@ -506,7 +464,3 @@ def _theory_rmse(theory: Mapping[str, Any], rate_bpd: float) -> float | None:
     if rate_bpd > rates[-1]:
         return None
     return float(np.exp(np.interp(rate_bpd, rates, np.log(errors))))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -12,8 +12,8 @@ from benchmarks.channel_comparison import (
     Clock,
     Told,
     collect_deltas,
+    comparison_table,
     contestants,
-    markdown,
     measure,
 )
 from diffcodec.codec.model import CodecModel
@@ -50,9 +50,9 @@ def test_a_row_is_what_the_packets_say() -> None:
     assert row.bought_bits == pytest.approx(20.0, rel=1e-5)
     assert row.standard_error == pytest.approx(0.0, abs=1e-9)
     assert row.milliseconds == 1e3
-    table = markdown([asdict(row)]).splitlines()
+    table = comparison_table({"rows": [asdict(row)]})
     # Cells without a measurement are empty, not missing.
-    assert len({line.count("|") for line in table}) == 1
+    assert [len(line) for line in table.rows] == [len(table.head)]
 
 
 def test_our_packets_run_on_and_pay_for_no_start() -> None:
@@ -61,7 +61,7 @@ def test_our_packets_run_on_and_pay_for_no_start() -> None:
     entered = {name: tell for name, tell, _, _ in contestants()}
     row = measure(code.name, entered[code.name], deltas, 32, lambda: 0.0)
     assert row.paid_bits == 32.0
-    assert f"32 → {row.bought_bits:.1f}" in markdown([asdict(row)])
+    assert f"32 → {row.bought_bits:.1f}" in comparison_table({"rows": [asdict(row)]}).rows[0][1]
 
 
 def test_every_rival_pays_about_its_budget() -> None:
@@ -87,6 +87,7 @@ def test_coded_hops_are_as_good_as_sampled_ones_at_equal_kl(
     assert [point["kl_bpd"] for point in entry["points"]] == list(points)
     for point in entry["points"]:
         assert 0.7 < point["mean_ratio"] < 1.4
-    header, _, line = channel_check.markdown([entry]).splitlines()
-    assert header.count("bits/dim") == len(points)
-    assert line.startswith("| trellis-12-4 | ")
+    table = channel_check.check_table({"codes": [entry]})
+    assert sum("bits/dim" in name for name in table.head) == len(points)
+    assert [len(line) for line in table.rows] == [len(table.head)]
+    assert table.rows[0][0] == "trellis-12-4"

@@ -18,6 +18,8 @@ def test_the_front_holds_what_nothing_beats() -> None:
     files = {effort: [fake(*file)] for effort, file in enumerate(measured, start=1)}
     rows = {row["effort"]: row for row in summarize_efforts(files, 800)}
     assert [effort for effort, row in rows.items() if row["front"]] == [1, 2, 4]
+    # With as many evaluations each the smallest is alone.
+    assert [effort for effort, row in rows.items() if row["front_of_evaluations"]] == [4]
     assert rows[1]["mean_bpd"] == pytest.approx(1.0)
 
 

@@ -28,7 +28,7 @@ def test_one_command_prints_a_table_and_keeps_a_record(
     monkeypatch.setattr(inputs, "first_images", lambda data, count: images[:count])
     output = tmp_path / "speed.json"
     command = ["--efforts", "5", "1", "--images", "2", "--batch", "3", "--jobs", "1"]
-    command += ["--model", str(tiny_folder), "--json", str(output)]
+    command += ["--model", str(tiny_folder), "--out", str(tmp_path)]
     assert speed.main(command) == 0
     record = json.loads(output.read_text())
     assert record["provenance"]["packages"]["torch"]

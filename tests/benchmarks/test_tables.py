@@ -1,46 +1,19 @@
-"""Tables say what the record says, and documents say what the tables say."""
+"""Tables say what the record says."""
 
-import re
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks import results, tables
+from benchmarks import tables
 from benchmarks.tables import (
     NOT_MEASURED,
     TABLES,
-    fill,
     lossless_entries,
-    main,
     markdown,
     table,
     terminal_table,
 )
 from diffcodec.errors import DiffcodecError
-
-DOCUMENTS = [
-    results.ROOT / "README.md",
-    *(results.ROOT / "docs" / name for name in ("coding.md", "performance.md", "results.md")),
-]
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_documents_agree_with_the_stored_record(path: Path) -> None:
-    record, _ = results.load_folder(results.RESULTS)
-    text = path.read_text(encoding="utf-8")
-    assert "<!-- table: " in text
-    # If this fails: python -m benchmarks.tables README.md docs/*.md
-    assert fill(text, record) == text
-
-
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_place_for_a_table_is_closed(path: Path) -> None:
-    text = path.read_text(encoding="utf-8")
-    places = re.findall(r"<!-- (table: [\w-]+|end) -->", text)
-    assert len(places) % 2 == 0
-    assert all(place == "end" for place in places[1::2])
-    assert all(place != "end" for place in places[::2])
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -74,35 +47,11 @@ def test_what_was_not_measured_is_said_to_be_so(record: dict[str, Any]) -> None:
         markdown("no-such-table", record)
 
 
-def test_tables_replace_what_stood_in_their_places(record: dict[str, Any]) -> None:
-    text = "before\n<!-- table: facts -->\nold\n<!-- end -->\nafter\n"
-    filled = fill(text, record)
-    assert filled.startswith("before\n<!-- table: facts -->\n| measured | value |")
-    assert filled.endswith("|\n<!-- end -->\nafter\n")
-    assert "old" not in filled
-    assert fill(filled, record) == filled
-
-
 def test_a_terminal_gets_the_cuts(record: dict[str, Any]) -> None:
     lines = terminal_table(record).splitlines()
     assert lines[0].split() == ["bits/dim", "RMSE", "95", "%", "interval", "theory"]
     assert len(lines) > len(record["table"])
     assert "3 of 3 images exact" in terminal_table(record)
-
-
-def test_command(
-    record: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / results.RECORD).write_bytes(results.dumps(record))
-    assert main(["--results", str(tmp_path)]) == 0
-    printed = capsys.readouterr().out
-    assert all(f"\n{name}\n" in printed for name in TABLES)
-    document = tmp_path / "document.md"
-    document.write_text("<!-- table: origin -->\n\n<!-- end -->\n")
-    assert main(["--results", str(tmp_path), str(document)]) == 0
-    assert "The first 3 CIFAR-10 test images" in document.read_text()
-    assert main(["--results", str(tmp_path / "nowhere")]) == 1
-    assert "no such file" in capsys.readouterr().err
 
 
 def test_a_shown_table_keeps_its_cells_whole(
