@@ -87,15 +87,15 @@ class Settings:
     every_packet: bool = False
     images: int = 1000
     peers: int = 1000
-    budgets: int = 40
-    theory: int = 300
-    train: int = 200
+    budgets: int = 32
+    theory: int = 500
+    train: int = 500
     draws: int = THEORY_DRAWS
-    efforts: int = 8
+    efforts: int = 32
     round_trips: int = 1000
-    examples: int = 4
-    speed: int = 12
-    threads: int = 10
+    examples: int = 3
+    speed: int = 6
+    threads: int = 6
     device: str = "cpu"
     seed: int = 0
     budgets_bpd: tuple[float, ...] = BUDGETS_BPD
@@ -319,8 +319,10 @@ def _measure(options: argparse.Namespace, settings: Settings, output: Path) -> i
             journal.close()
         if measured is not None:
             record, examples = measured
-            for name, data in ((RECORD, dumps(record)), (EXAMPLES, dumps(examples))):
-                files.write_atomically(options.out / name, data, force=True)
+            head = inputs.record_head(journal.origin, folder, images[: settings.images])
+            shown = {**head, "examples": examples}
+            for name, content in ((RECORD, record), (EXAMPLES, shown)):
+                files.write_atomically(options.out / name, dumps(content), force=True)
                 print(options.out / name)
     except DatasetError as error:
         print(f"error: {error}", file=sys.stderr)

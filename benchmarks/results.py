@@ -13,11 +13,8 @@ RECORD, EXAMPLES = "cifar10.json", "examples.json"
 CHANNEL_CODES_RECORD = "channel-codes.json"
 
 
-def dumps(content: Mapping[str, Any] | list[Any]) -> bytes:
+def dumps(content: Mapping[str, Any]) -> bytes:
     """JSON with a line for each part of the top level, so that a change can be read."""
-    if isinstance(content, list):
-        lines = [json.dumps(entry, allow_nan=False) for entry in content]
-        return ("[\n" + ",\n".join(lines) + "\n]\n").encode()
     lines = [
         f"{json.dumps(name)}: {json.dumps(value, allow_nan=False)}"
         for name, value in content.items()
@@ -47,8 +44,8 @@ def load_folder(folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     Raises:
         DiffcodecError: there is no record, or a file is not JSON.
     """
-    examples = folder / EXAMPLES
-    return load(folder / RECORD), load(examples) if examples.is_file() else []
+    path = folder / EXAMPLES
+    return load(folder / RECORD), load(path)["examples"] if path.is_file() else []
 
 
 def load_channel_codes(folder: Path) -> dict[str, Any] | None:

@@ -1,5 +1,6 @@
 """Tables: what one is, and those of the main record."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ Rows = Sequence[Sequence[str]]
 
 NOT_MEASURED = "not measured in this run"
 ABSENT = "–"
+NORMAL_95 = 1.96
+"""Half the 95 % interval of a normal distribution, in deviations."""
 
 
 class Table(NamedTuple):
@@ -100,9 +103,16 @@ def cuts_table(record: Record) -> Table:
 
 def budgets_table(record: Record) -> Table:
     """Files made for a budget, beside lossless files of the same images cut there."""
+    count = record["budgets"][0]["images"]
     return Table(
         (
-            *("budget, bits/dim", "mean size", "largest size", "RMSE", "95 % interval"),
+            *(
+                f"budget, bits/dim ({count} images)",
+                "mean size",
+                "largest size",
+                "RMSE",
+                "95 % interval",
+            ),
             *("PSNR, dB", "SSIM", "price", "lossless file cut there"),
         ),
         [
@@ -206,9 +216,17 @@ def speed_table(record: Record) -> Table:
 
 def efforts_table(record: Record) -> Table:
     """Lossless size, evaluations and seconds at every effort."""
+    count = record["efforts"][0]["images"]
     return Table(
         (
-            *("effort", "bits/dim", "price", "evaluations", "encode, s", "decode, s"),
+            *(
+                f"effort ({count} images)",
+                "bits/dim",
+                "price",
+                "evaluations",
+                "encode, s",
+                "decode, s",
+            ),
             *("front of times", "front of evaluations"),
         ),
         [
@@ -281,12 +299,22 @@ def codelength_table(record: Record) -> Table:
     )
     rows = [(label, _estimate(test[key]), _number(known, 2)) for label, key, known in parts]
     if train is not None:
-        gap = test["total"]["mean_bpd"] - train["total"]["mean_bpd"]
+        totals = test["total"], train["total"]
+        gap = totals[0]["mean_bpd"] - totals[1]["mean_bpd"]
+        shown = f"{gap:+.3f}"
+        errors = [total["standard_error_bpd"] for total in totals]
+        if None not in errors:
+            # Of images that have nothing to do with each other.
+            half = NORMAL_95 * math.hypot(*errors)
+            shown += f" ({gap - half:+.3f} – {gap + half:+.3f})"
         rows += [
             ("total, train", _estimate(train["total"]), f"{ddpm['train']:.2f}"),
-            ("gap", f"{gap:+.3f}", f"{ddpm['test'] - ddpm['train']:+.2f}"),
+            ("gap", shown, f"{ddpm['test'] - ddpm['train']:+.2f}"),
         ]
-    return Table(("codelength, bits/dim", "this model", "DDPM, L_simple"), rows)
+    counts = f"{test['images']} test"
+    if train is not None:
+        counts += f", {train['images']} training"
+    return Table(("codelength, bits/dim", f"this model ({counts} images)", "DDPM, L_simple"), rows)
 
 
 def parts_table(record: Record) -> Table:

@@ -100,8 +100,9 @@ def command(
     """Compress images, losslessly or to a given size.
 
     INPUT is an 8-bit gray or RGB image in any format that Pillow reads, or '-' for standard input.
+    Its pixels are kept, as the file has them: no EXIF orientation, no colour profile.
     """
-    from diffcodec.image import read_image
+    from diffcodec.image import read_image, unkept_metadata
     from diffcodec.model.catalog import find_model
 
     terminal = Terminal(quiet, verbose)
@@ -109,10 +110,12 @@ def command(
     targets = [_target(source, output, len(inputs)) for source in inputs]
     _refuse_clashes(inputs, targets, force)
     folder = find_model(model)
-    images = {
-        source: read_image(files.read_bytes(source), files.display_name(source), max_pixels)
-        for source in inputs
-    }
+    images = {}
+    for source in inputs:
+        data, name = files.read_bytes(source), files.display_name(source)
+        images[source] = read_image(data, name, max_pixels)
+        if unkept := unkept_metadata(data):
+            terminal.warn(f"{name}: pixels alone are kept, not its {' and '.join(unkept)}")
 
     from diffcodec.codec.encoder import EncoderSettings, encode_image
     from diffcodec.codec.model import load_codec_model

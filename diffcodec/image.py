@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from diffcodec.errors import ImageError
 from diffcodec.limits import PIXEL_LIMIT, excess_pixels
@@ -61,6 +61,25 @@ def read_image(data: bytes, name: str, pixel_limit: int | None = PIXEL_LIMIT) ->
     except Exception as error:
         raise ImageError(f"{name}: {_EXPECTED}, found a damaged file ({error})") from error
     return pixels[:, :, None] if gray else pixels
+
+
+def unkept_metadata(data: bytes) -> list[str]:
+    """What a file that `read_image` takes says of its pixels and a compressed one does not keep.
+
+    Orientation and colour profile, by name: what changes how the picture looks.
+    """
+    found = []
+    with _pillow_alone(), Image.open(io.BytesIO(data)) as image:
+        try:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) != 1
+        # Whatever its parser stumbles on: a tag that cannot be read turns no picture.
+        except Exception:
+            turned = False
+        if turned:
+            found.append("EXIF orientation")
+        if image.info.get("icc_profile"):
+            found.append("colour profile")
+    return found
 
 
 def png_bytes(pixels: NDArray[np.uint8]) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import ExifTags, Image, ImageCms
 
 from cli.main import main
 from diffcodec.bitstream.header import VERSION, Header
@@ -149,6 +149,24 @@ def test_bits_of_no_use_are_a_usage_error(
 ) -> None:
     assert encode(f"--bits={bits}", image) == 2
     assert "--bits" in one_line_error(capsys)
+
+
+def test_what_is_not_kept_is_told(
+    encode: Encode, image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    turned = tmp_path / "turned.png"
+    with Image.open(image) as picture:
+        exif = Image.Exif()
+        exif[ExifTags.Base.Orientation] = 6
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        picture.save(turned, exif=exif, icc_profile=profile)
+    assert encode(image, turned) == 0
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert warnings == [
+        f"diffcodec: warning: {turned}: pixels alone are kept, not its EXIF orientation and colour "
+        "profile"
+    ]
+    assert image.with_suffix(".dfc").read_bytes() == turned.with_suffix(".dfc").read_bytes()
 
 
 def test_any_finite_budget_will_do(encode: Encode, image: Path) -> None:
