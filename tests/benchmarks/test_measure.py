@@ -74,7 +74,7 @@ def test_subsets_are_no_larger_than_the_set_unless_asked_for() -> None:
     options = measure._parser().parse_args(["--images", "20", "--theory", "500"])
     settings = measure._settings(options)
     assert (settings.peers, settings.budgets, settings.theory) == (20, 20, 500)
-    assert settings.efforts == measure.Settings().efforts
+    assert settings.threads == measure.Settings().threads
 
 
 def test_items_are_one_a_stage_and_image() -> None:
