@@ -17,6 +17,7 @@ from benchmarks import (
     channel_comparison,
     effort_front,
     experiments,
+    finest_plan,
     results,
     speed,
 )
@@ -48,6 +49,7 @@ SIDES: Mapping[str, Side] = {
     "channel-codes": Side(results.CHANNEL_CODES_RECORD, channel_comparison.comparison_table),
     "channel-check": Side(channel_check.RESULT, channel_check.check_table),
     "effort-front": Side(effort_front.RESULT, effort_front.best_table),
+    "finest-plan": Side(finest_plan.RESULT, finest_plan.plans_table),
     "groups": Side(effort_front.RESULT, effort_front.groups_table),
     "experiments": Side(
         experiments.RESULT, lambda record: experiments.experiments_table(record["rows"])

@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
-from benchmarks import campaign, held_out, inputs
+from benchmarks import campaign, held_out
 from benchmarks.adapters.base import Pixels
 from benchmarks.efforts import EffortFile, mark_front, measure_effort, summarize_effort
 from benchmarks.held_out import Subject
 from benchmarks.tables import Table
-from cli.terminal import Terminal
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, Effort, effort_level
 from diffcodec.codec.effort import GROWTH_INDICES as GROWTH_RANGE
 from diffcodec.codec.model import CodecModel
@@ -153,9 +152,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__.splitlines()[0] if __doc__ else None,
     )
     held_out.add_options(parser, images=16)
-    parser.add_argument(
-        "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
-    )
+    held_out.add_run_options(parser)
     for name, numbers, meaning in (
         ("growth", GROWTH_INDICES, "growth indices"),
         ("code", CHANNEL_CODES, "channel codes"),
@@ -170,35 +167,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             metavar="N",
             help=f"{meaning} of the grid",
         )
-    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
     options = parser.parse_args(arguments)
     if options.images < 1 or options.jobs < 1:
         parser.error("expected --images and --jobs of at least 1")
 
     def measure(subject: Subject) -> dict[str, Any]:
         settings = settings_to_try(options.growth, options.code, options.groups)
-        group = campaign.Group()
-        tried = [asdict(setting) for setting in settings]
         work = SettingWork(subject, settings)
-        journal = campaign.Journal.open(
-            campaign.journal_path(options.out / RESULT, group),
-            inputs.identity(
-                subject.origin,
-                subject.model_folder,
-                inputs.pixels_digest(subject.images),
-                tried,
-            ),
-            subject.origin,
-            resume=options.resume,
-            force=options.force,
-        )
-        items = work.items()
-        with Terminal().progress("files", len(items)) as advance:
-            results = campaign.run(items, work, options.jobs, journal, group, lambda: advance(1))
-        journal.close()
-        # The provenance of the run that began.
-        return {"provenance": journal.origin, "rows": rows(settings, results, subject.images)}
+        tried = [asdict(setting) for setting in settings]
+        origin, results = held_out.run_items(options, RESULT, subject, work, work.items(), tried)
+        return {"provenance": origin, "rows": rows(settings, results, subject.images)}
 
     return held_out.run(options, RESULT, measure, lambda record: front_table(record["rows"]).show())
 

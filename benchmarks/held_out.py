@@ -2,19 +2,20 @@
 
 import argparse
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from benchmarks import campaign, inputs
 from benchmarks.adapters.base import Pixels
-from benchmarks.inputs import record_head
 from benchmarks.provenance import provenance
 from benchmarks.results import RESULTS, dumps
 from cli import files
 from cli.data import held_out_count
 from cli.main import unwinding_endings
+from cli.terminal import Terminal
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DiffcodecError
 from diffcodec.model.catalog import find_model
@@ -69,6 +70,46 @@ def add_options(parser: argparse.ArgumentParser, images: int) -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
 
 
+def add_run_options(parser: argparse.ArgumentParser) -> None:
+    """``--jobs``, ``--resume`` and ``--force``, of measurements that `run_items` makes."""
+    parser.add_argument(
+        "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
+    parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
+
+
+def run_items(
+    options: argparse.Namespace,
+    name: str,
+    subject: Subject,
+    work: campaign.Work,
+    items: Sequence[str],
+    settings: Any,
+) -> tuple[Mapping[str, Any], campaign.Results]:
+    """What `campaign.run` gives, with a journal beside ``name``, and the provenance of its start.
+
+    Args:
+        settings: what results depend on besides code, model and images; ready for JSON.
+
+    Raises:
+        DiffcodecError: as `campaign.Journal.open` and `campaign.run`.
+    """
+    group = campaign.Group()
+    pixels = inputs.pixels_digest(subject.images)
+    journal = campaign.Journal.open(
+        campaign.journal_path(options.out / name, group),
+        inputs.identity(subject.origin, subject.model_folder, pixels, settings),
+        subject.origin,
+        resume=options.resume,
+        force=options.force,
+    )
+    with Terminal().progress("files", len(items)) as advance:
+        results = campaign.run(items, work, options.jobs, journal, group, lambda: advance(1))
+    journal.close()
+    return journal.origin, results
+
+
 def run(
     options: argparse.Namespace,
     name: str,
@@ -90,7 +131,9 @@ def run(
                 held_out_images(options.data, options.images),
             )
             measured = measure(subject)
-            head = record_head(subject.origin, subject.model_folder, subject.images, "held-out")
+            head = inputs.record_head(
+                subject.origin, subject.model_folder, subject.images, "held-out"
+            )
             record = {**head, "images": len(subject.images), **measured}
             options.out.mkdir(parents=True, exist_ok=True)
             files.write_atomically(options.out / name, dumps(record), force=True)

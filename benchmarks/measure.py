@@ -149,7 +149,7 @@ class ImageWork:
                 f"image {index}",
                 pixels,
                 self.model,
-                settings.effort,
+                effort_level(settings.effort),
                 every_packet=settings.every_packet,
             ).to_json()
         if stage == PEERS:

@@ -27,7 +27,7 @@ from benchmarks.metrics import (
 from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import FINEST_STEPS, LastStage
 from diffcodec.codec.decoder import decode_frames
-from diffcodec.codec.effort import effort_level
+from diffcodec.codec.effort import Effort, effort_level
 from diffcodec.codec.encoder import Encoded, EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel
 from diffcodec.errors import BitstreamError
@@ -137,7 +137,7 @@ class BudgetFile:
 
 
 def measure_file(
-    name: str, pixels: Pixels, model: CodecModel, effort: int, *, every_packet: bool
+    name: str, pixels: Pixels, model: CodecModel, effort: Effort, *, every_packet: bool
 ) -> FileMeasurement:
     """Encode one image without loss and decode every cut of it; uint8 [H, W, C].
 
@@ -145,7 +145,7 @@ def measure_file(
         every_packet: measure a cut after every packet, which costs an evaluation of the network
             each; otherwise where hops begin, for nothing, and at the table's rates.
     """
-    encoded = encode_image(pixels, model, EncoderSettings.for_effort(effort_level(effort)))
+    encoded = encode_image(pixels, model, EncoderSettings.for_effort(effort))
     container = Container.open(encoded.data, name)
     stored = encoded.header.last_stage is LastStage.STORED
     if stored:

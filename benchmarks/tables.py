@@ -106,14 +106,8 @@ def budgets_table(record: Record) -> Table:
     count = record["budgets"][0]["images"]
     return Table(
         (
-            *(
-                f"budget, bits/dim ({count} images)",
-                "mean size",
-                "largest size",
-                "RMSE",
-                "95 % interval",
-            ),
-            *("PSNR, dB", "SSIM", "price", "lossless file cut there"),
+            *(f"budget, bits/dim ({count} images)", "mean size", "largest size"),
+            *("RMSE", "95 % interval", "PSNR, dB", "SSIM", "price", "lossless file cut there"),
         ),
         [
             (
@@ -219,15 +213,8 @@ def efforts_table(record: Record) -> Table:
     count = record["efforts"][0]["images"]
     return Table(
         (
-            *(
-                f"effort ({count} images)",
-                "bits/dim",
-                "price",
-                "evaluations",
-                "encode, s",
-                "decode, s",
-            ),
-            *("front of times", "front of evaluations"),
+            *(f"effort ({count} images)", "bits/dim", "price", "evaluations"),
+            *("encode, s", "decode, s", "front of times", "front of evaluations"),
         ),
         [
             (

@@ -87,7 +87,7 @@ def test_the_error_at_a_cut_is_that_of_the_file_cut_there(
 def test_few_cuts_are_those_of_every_packet_at_hops_and_at_the_table_s_rates(
     images: Pixels, model: CodecModel, measurements: list[FileMeasurement], hops_always: None
 ) -> None:
-    few = measure_file("image", images[0], model, 1, every_packet=False)
+    few = measure_file("image", images[0], model, effort_level(1), every_packet=False)
     every = measurements[0]
     assert set(few.cuts) < set(every.cuts)
     assert few.cuts[-1] == every.cuts[-1]
@@ -140,7 +140,7 @@ def test_what_the_cuts_hold_is_counted(measurements: list[FileMeasurement]) -> N
 def test_stored_pixels_are_cut_too(model: CodecModel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "pack_pixels", pack_pixels)
     black = np.zeros((16, 16, 3), np.uint8)
-    measured = measure_file("black", black, model, 1, every_packet=True)
+    measured = measure_file("black", black, model, effort_level(1), every_packet=True)
     assert measured.stored
     assert measured.exact
     assert measured.cuts[0].stream_bytes < measured.lossless_bytes
@@ -159,7 +159,7 @@ def test_a_file_that_does_not_come_back_is_not_exact(
 
     black = PixelsSoFar(1, 0 * images[0], images[0].size)
     monkeypatch.setattr(decoder.PixelStage, "decode", lambda *arguments, every: iter([black]))
-    measured = measure_file("image", images[0], model, 1, every_packet=False)
+    measured = measure_file("image", images[0], model, effort_level(1), every_packet=False)
     assert not measured.exact
     assert summarize_files([measured], 10)["lossless"]["exact_round_trips"] == 0
 
@@ -251,6 +251,8 @@ def test_a_journal_keeps_a_measurement(measurements: list[FileMeasurement]) -> N
 def test_images_of_several_tiles_are_measured(
     drawn_image: Callable[..., Pixels], model: CodecModel, hops_always: None
 ) -> None:
-    measured = measure_file("wide", drawn_image(16, 20, 3, seed=9), model, 1, every_packet=False)
+    measured = measure_file(
+        "wide", drawn_image(16, 20, 3, seed=9), model, effort_level(1), every_packet=False
+    )
     assert measured.exact
     assert measured.dimensions == 16 * 20 * 3
