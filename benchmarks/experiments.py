@@ -32,6 +32,7 @@ from benchmarks.tables import ABSENT, Table
 from cli import files
 from cli.main import unwinding_endings
 from cli.terminal import Terminal
+from cli.workers import default_jobs
 from diffcodec.codec.encoder import encode_image
 from diffcodec.codec.model import load_codec_model
 from diffcodec.diffusion.process import levels_to_signal
@@ -280,9 +281,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--coded", type=int, default=0, metavar="N", help="real files")
     parser.add_argument("--device", default="cpu", help="of training: cpu, cuda")
     parser.add_argument("--precision", default="bfloat16", choices=("bfloat16", "float32"))
-    parser.add_argument(
-        "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
-    )
+    parser.add_argument("--jobs", type=int, default=default_jobs(), metavar="N", help="processes")
     parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")

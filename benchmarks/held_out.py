@@ -16,6 +16,7 @@ from cli import files
 from cli.data import held_out_count
 from cli.main import unwinding_endings
 from cli.terminal import Terminal
+from cli.workers import Work, default_jobs
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DiffcodecError
 from diffcodec.model.catalog import find_model
@@ -72,9 +73,7 @@ def add_options(parser: argparse.ArgumentParser, images: int) -> None:
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
     """``--jobs``, ``--resume`` and ``--force``, of measurements that `run_items` makes."""
-    parser.add_argument(
-        "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
-    )
+    parser.add_argument("--jobs", type=int, default=default_jobs(), metavar="N", help="processes")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
     parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
 
@@ -83,7 +82,7 @@ def run_items(
     options: argparse.Namespace,
     name: str,
     subject: Subject,
-    work: campaign.Work,
+    work: Work,
     items: Sequence[str],
     settings: Any,
 ) -> tuple[Mapping[str, Any], campaign.Results]:

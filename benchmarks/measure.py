@@ -47,6 +47,7 @@ from benchmarks.timing import measure_timing, timed_codecs
 from cli import files
 from cli.main import unwinding_endings
 from cli.terminal import Terminal
+from cli.workers import default_jobs
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_level
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DatasetError, DiffcodecError
@@ -369,9 +370,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
     parser.add_argument("--effort", type=int, default=default.effort, choices=range(1, 10))
     parser.add_argument("--device", default=default.device, help="of theory: cpu, cuda")
-    parser.add_argument(
-        "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="processes"
-    )
+    parser.add_argument("--jobs", type=int, default=default_jobs(), metavar="N", help="processes")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument(
         "--resume", action="store_true", help="go on with a run, for more images, too"

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from benchmarks import campaign, inputs
+from benchmarks import inputs
 from benchmarks.adapters.base import Pixels
 from benchmarks.adapters.diffcodec_file import Diffcodec
 from benchmarks.efforts import EffortFile, measure_effort, summarize_efforts
@@ -26,6 +26,7 @@ from benchmarks.timing import time_batch
 from cli import files
 from cli.main import unwinding_endings
 from cli.terminal import Terminal
+from cli.workers import default_jobs, in_processes
 from diffcodec.codec.effort import EFFORTS, effort_level
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DatasetError, DiffcodecError
@@ -76,7 +77,7 @@ def measure_speed(
     batch: dict[int, dict[str, Any]] = {}
     work = SingleWork(images[:singles], model_folder)
     with terminal.progress("efforts timed", 2 * len(efforts)) as advance:
-        for item, entries in campaign.in_processes([str(effort) for effort in efforts], work, 1):
+        for item, entries in in_processes([str(effort) for effort in efforts], work, 1):
             single[int(item)] = [EffortFile.from_json(entry) for entry in entries]
             advance(1)
         for effort in efforts:
@@ -129,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--images", type=int, default=16, metavar="N", help="coded one at a time")
     parser.add_argument("--batch", type=int, default=64, metavar="N", help="at least --images")
     parser.add_argument(
-        "--jobs", type=int, default=campaign.default_jobs(), metavar="N", help="of the batch"
+        "--jobs", type=int, default=default_jobs(), metavar="N", help="of the batch"
     )
     parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
     parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")

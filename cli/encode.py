@@ -3,8 +3,9 @@
 import json
 import os
 import sys
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import click
 
 from cli import files, options
 from cli.terminal import Terminal
+from cli.workers import in_processes
 from diffcodec.codec.effort import (
     DEFAULT_EFFORT,
     EFFORTS,
@@ -21,10 +23,73 @@ from diffcodec.codec.effort import (
 )
 
 if TYPE_CHECKING:
-    from diffcodec.codec.encoder import Encoded
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from diffcodec.codec.encoder import Encoded, EncoderSettings
     from diffcodec.codec.model import CodecModel
 
 LEDGER = "ledger"
+
+
+@dataclass(eq=False)
+class _EncodeWork:
+    """What is done to each input, by name; travels to worker processes, which load the model once.
+
+    Attributes:
+        images: of all inputs, uint8 [H, W, C].
+        folder: of the model.
+        verify: whether each file is decoded before it counts.
+    """
+
+    images: "Mapping[str, NDArray[np.uint8]]"
+    folder: Path
+    settings: "EncoderSettings"
+    verify: bool
+
+    @cached_property
+    def model(self) -> "CodecModel":
+        """The model, in a worker process."""
+        from diffcodec.codec.model import load_codec_model
+
+        return load_codec_model(self.folder)
+
+    def __call__(self, item: str) -> "Encoded":
+        return self.encode(item, self.model)
+
+    def encode(
+        self, source: str, model: "CodecModel", on_step: Callable[[int], None] = lambda step: None
+    ) -> "Encoded":
+        """The file of one input."""
+        from diffcodec.codec.encoder import encode_image
+        from diffcodec.codec.verification import verify_encoding
+
+        encoded = encode_image(self.images[source], model, self.settings, on_step)
+        if self.verify:
+            verify_encoding(encoded, self.images[source], model, files.display_name(source))
+        return encoded
+
+
+def _encoded(
+    work: _EncodeWork, model: "CodecModel", jobs: int, terminal: Terminal
+) -> "Iterator[Encoded]":
+    """Each input's file, in order, as soon as it and all before it are there."""
+    if jobs == 1 or len(work.images) == 1:
+        for source in work.images:
+            with terminal.progress(files.display_name(source), 1000) as advance:
+                encoded = work.encode(source, model, _step_meter(advance))
+            yield encoded
+        return
+    waiting: dict[str, Encoded] = {}
+    order = iter(work.images)
+    following = next(order)
+    with terminal.progress("images", len(work.images)) as advance:
+        for source, result in in_processes(list(work.images), work, jobs):
+            advance(1)
+            waiting[source] = result
+            while following in waiting:
+                yield waiting.pop(following)
+                following = next(order, "")
 
 
 class _EncodeCommand(click.Command):
@@ -75,6 +140,14 @@ class _EncodeCommand(click.Command):
     "in place of --effort.",
 )
 @click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Processes that share several inputs, one thread each.",
+)
+@click.option(
     "--verify", is_flag=True, help="Decode the file before it is written, and fail if it differs."
 )
 @options.max_pixels
@@ -89,6 +162,7 @@ def command(
     bits: str | None,
     effort: int,
     steps: int | None,
+    jobs: int,
     verify: bool,
     max_pixels: int,
     model: str | None,
@@ -117,21 +191,18 @@ def command(
         if unkept := unkept_metadata(data):
             terminal.warn(f"{name}: pixels alone are kept, not its {' and '.join(unkept)}")
 
-    from diffcodec.codec.encoder import EncoderSettings, encode_image
+    from diffcodec.codec.encoder import EncoderSettings
     from diffcodec.codec.model import load_codec_model
-    from diffcodec.codec.verification import verify_encoding
 
     codec_model = load_codec_model(folder)
     ledger = bits == LEDGER or verbose or as_json
     chosen = _effort(codec_model, effort, steps)
     settings = EncoderSettings.for_effort(chosen, bpd=budget, trace=ledger)
+    work = _EncodeWork(images, folder, settings, verify)
     reports = []
-    for source, target in zip(inputs, targets, strict=True):
-        pixels = images[source]
-        with terminal.progress(files.display_name(source), 1000) as advance:
-            encoded = encode_image(pixels, codec_model, settings, _step_meter(advance))
-        if verify:
-            verify_encoding(encoded, pixels, codec_model, files.display_name(source))
+    for source, target, encoded in zip(
+        inputs, targets, _encoded(work, codec_model, jobs, terminal), strict=True
+    ):
         if target == files.STREAM:
             files.write_stdout(encoded.data, force)
         else:

@@ -7,6 +7,7 @@ import click
 from cli import files
 from cli.data import data_options, device_option, locate_data, pick_device
 from cli.terminal import Terminal
+from cli.workers import default_jobs
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS
 
 NAME = "rd-curve"
@@ -123,7 +124,7 @@ def command(
             resume=resume,
             force=force,
         )
-        measured = measure.run(work, jobs or campaign.default_jobs(), journal, group, terminal)
+        measured = measure.run(work, jobs or default_jobs(), journal, group, terminal)
         journal.close()
     if measured is None:
         return

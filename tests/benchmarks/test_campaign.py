@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks import campaign
 from benchmarks.campaign import Group, Journal, run
+from cli.workers import in_processes
 from diffcodec.errors import DiffcodecError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -128,7 +129,7 @@ def test_a_worker_that_dies_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_run_that_ends_early_waits_for_no_item(tmp_path: Path) -> None:
-    results = campaign.in_processes(ITEMS[:2], Endless(tmp_path), 2)
+    results = in_processes(ITEMS[:2], Endless(tmp_path), 2)
     assert next(results) == (ITEMS[0], {"square": 0})
     results.close()
     (endless,) = tmp_path.glob("1-*")

@@ -169,6 +169,28 @@ def test_what_is_not_kept_is_told(
     assert image.with_suffix(".dfc").read_bytes() == turned.with_suffix(".dfc").read_bytes()
 
 
+@pytest.mark.slow
+def test_processes_share_inputs_and_change_nothing_else(
+    encode: Encode,
+    image: Path,
+    drawn_image: Callable[..., Pixels],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    others = [tmp_path / f"{seed}.png" for seed in (7, 8)]
+    for seed, path in enumerate(others):
+        path.write_bytes(png_bytes(drawn_image(16, 16, 3, seed=seed)))
+    sources = [image, *others]
+    told = []
+    for jobs in ("1", "2"):
+        assert encode("--jobs", jobs, "--json", "--verify", "-f", *sources) == 0
+        told.append(capsys.readouterr())
+    assert told[0] == told[1]
+    assert [entry["input"] for entry in json.loads(told[1].out)] == list(map(str, sources))
+    assert encode("--jobs", "2", "--bits", "0.01", "-f", *sources) == 1
+    assert "expected at least" in one_line_error(capsys)
+
+
 def test_any_finite_budget_will_do(encode: Encode, image: Path) -> None:
     assert encode("--bits", "1e307", image) == 0
 
