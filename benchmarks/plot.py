@@ -10,7 +10,7 @@ from benchmarks.figures import draw
 from benchmarks.figures.style import FORMATS, figure_bytes
 from diffcodec.errors import DiffcodecError
 
-FIGURES = results.ROOT / "docs" / "figures"
+FIGURES = results.RESULTS / "figures"
 
 
 def render(folder: Path, out: Path) -> list[Path]:

@@ -42,6 +42,12 @@ def test_every_place_for_a_table_is_closed(path: Path) -> None:
     assert all(place != "end" for place in places[::2])
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_links_lead_to_files(path: Path) -> None:
+    targets = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", path.read_text(encoding="utf-8"))
+    assert [target for target in targets if not (path.parent / target).exists()] == []
+
+
 def test_tables_replace_what_stood_in_their_places(record: dict[str, Any], tmp_path: Path) -> None:
     filled = fill(PLACE.format("facts"), record, tmp_path)
     assert filled.startswith("before\n<!-- table: facts -->\n| measured | value |")
