@@ -17,7 +17,7 @@ PACKAGES = (
 
 _ROOT = Path(__file__).resolve().parent.parent
 # A run's own output is no change of what it measures.
-_SOURCES = (".", ":(exclude)benchmarks/results", ":(exclude)docs/figures")
+_SOURCES = (".", ":(exclude)benchmarks/results")
 
 
 def provenance(device: str = "cpu") -> dict[str, Any]:

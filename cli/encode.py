@@ -122,7 +122,7 @@ class _EncodeCommand(click.Command):
 @click.option(
     "--bits",
     metavar="[B]",
-    help="With a number: the best file of at most B bits per dimension, all bytes counted. "
+    help="With a number: a file of at most B bits per dimension, all bytes counted. "
     "Without: print the ledger of bits per step. Default: lossless.",
 )
 @click.option(

@@ -15,7 +15,7 @@ class Work(Protocol):
     """What is done to an item. It travels to each worker process once, and serves all its items."""
 
     def __call__(self, item: str) -> Any:
-        """The result of the item, ready for JSON."""
+        """The result of the item, which travels back."""
 
 
 def default_jobs() -> int:

@@ -3,8 +3,6 @@ import os
 import subprocess
 import sys
 import textwrap
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +10,6 @@ import pytest
 
 from benchmarks import campaign
 from benchmarks.campaign import Group, Journal, run
-from cli.workers import in_processes
 from diffcodec.errors import DiffcodecError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -42,18 +39,6 @@ class Faulty(Square):
 class Deadly(Square):
     def __call__(self, item: str) -> Any:
         os._exit(3)
-
-
-class Endless(Square):
-    """Item 0 is done once item 1, which never is, has begun."""
-
-    def __call__(self, item: str) -> Any:
-        if item == "item/1":
-            super().__call__(item)
-            threading.Event().wait()
-        while not list(self.folder.glob("1-*")):
-            time.sleep(0.01)
-        return super().__call__(item)
 
 
 def journal(path: Path, **options: bool) -> Journal:
@@ -126,15 +111,6 @@ def test_a_worker_that_dies_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DiffcodecError, match="a worker process ended before its work"):
         run(ITEMS, Deadly(tmp_path), 1, kept, Group())
     kept.close()
-
-
-def test_a_run_that_ends_early_waits_for_no_item(tmp_path: Path) -> None:
-    results = in_processes(ITEMS[:2], Endless(tmp_path), 2)
-    assert next(results) == (ITEMS[0], {"square": 0})
-    results.close()
-    (endless,) = tmp_path.glob("1-*")
-    with pytest.raises(ProcessLookupError):
-        os.kill(int(endless.name.partition("-")[2]), 0)
 
 
 def test_journals_of_a_group_have_names_of_their_own(tmp_path: Path) -> None:
