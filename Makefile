@@ -32,16 +32,20 @@ report: $(READY)
 
 # The shipped model's whole recipe; interrupted, it goes on where it was.
 train-default: $(READY)
-	$(BIN)/diffcodec train --config default --out runs/bound --resume --images 290000 \
+	$(BIN)/diffcodec train --config small --out runs/bound --resume --images 290000 \
 		--objective vlb --optimizer adam --learning-rate 1.2e-3 --warmup 12800 --decay 0.3
-	$(BIN)/diffcodec train --config default --out runs/pixels --resume --images 142000 \
+	$(BIN)/diffcodec train --config small --out runs/pixels --resume --images 142000 \
 		--init runs/bound/model --warmup 4800 --seed 11
-	$(BIN)/diffcodec train --config default --out runs/files --resume --images 307200 \
+	$(BIN)/diffcodec train --config small --out runs/files --resume --images 307200 \
 		--init runs/pixels/model --warmup 4800 --decay 0.6 --seed 23
-	$(BIN)/diffcodec train --config default --out runs/more --resume --images 254784 \
+	$(BIN)/diffcodec train --config small --out runs/more --resume --images 254784 \
 		--init runs/files/model --warmup 4800 --decay 0.75 --seed 31
-	$(BIN)/diffcodec train --config default --out runs/default --resume --images 294304 \
+	$(BIN)/diffcodec train --config small --out runs/small --resume --images 294304 \
 		--init runs/more/model --warmup 4800 --decay 0.85 --seed 41
+	$(BIN)/diffcodec train --config default --out runs/grown --resume --images 244672 \
+		--init runs/small/model --warmup 4800 --decay 0.85 --compile --seed 53
+	$(BIN)/diffcodec train --config default --out runs/default --resume --images 172640 \
+		--init runs/grown/model --learning-rate 6e-4 --warmup 4800 --decay 1.0 --compile --seed 61
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -164,7 +164,7 @@ class PixelVlb:
 
     PIXEL_FRACTION = 0.5
     SPREAD_WEIGHT = 0.1
-    LOWEST_HANDOVER, HIGHEST_HANDOVER = -10.2, -7.5
+    LOWEST_HANDOVER, HIGHEST_HANDOVER = -9.2, -7.3
     UNIFORM_PART = 0.2
     """Of the hops' γ, which bounds their weights."""
 

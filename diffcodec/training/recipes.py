@@ -11,11 +11,14 @@ from diffcodec.training.trainer import TrainingConfig
 # A moving average that keeps 0.9999 a step of 128 images, as all three papers have it.
 _PAPERS_EMA_IMAGES = 128 * 6931.0
 
+# What the experiments of docs/training.md ended at.
+_DEFAULT = TrainingConfig(
+    objective="vlb_pixels", optimizer="muon", learning_rate=1e-3, decay_fraction=0.36
+)
+
 RECIPES: Mapping[str, TrainingConfig] = {
-    # What the experiments of docs/training.md ended at.
-    "default": TrainingConfig(
-        objective="vlb_pixels", optimizer="muon", learning_rate=1e-3, decay_fraction=0.36
-    ),
+    "default": _DEFAULT,
+    "small": _DEFAULT,
     "tiny": TrainingConfig(),
     # arXiv:2006.11239, appendix B.
     "ddpm": TrainingConfig(

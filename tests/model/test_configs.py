@@ -14,7 +14,8 @@ from diffcodec.model.denoiser import Denoiser
     [
         # The count of DDPM's own code, told as 35.7 M in its appendix B.
         ("ddpm", 35_746_307),
-        ("default", 3_357_129),
+        ("default", 4_812_745),
+        ("small", 3_357_129),
         ("adm", 57_558_790),
         ("vdm", 30_589_319),
         ("tiny", 69_331),
