@@ -42,7 +42,7 @@ from diffcodec.model.checkpoint import save_checkpoint
 from diffcodec.model.configs import MODEL_CONFIGS
 from diffcodec.model.cost import measure_cost
 from diffcodec.model.denoiser import Denoiser, ModelConfig, Parameterization
-from diffcodec.training.evaluation import measure_error_curve
+from diffcodec.training.error_curve import measure_error_curve
 from diffcodec.training.objective import OBJECTIVES
 from diffcodec.training.recipes import RECIPES
 from diffcodec.training.trainer import Trainer, TrainingConfig

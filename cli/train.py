@@ -444,7 +444,7 @@ def _export(
     trainer: "Trainer", folder: Path, held_out: "NDArray[np.uint8]", terminal: Terminal
 ) -> None:
     from diffcodec.model.checkpoint import save_checkpoint
-    from diffcodec.training.evaluation import measure_error_curve
+    from diffcodec.training.error_curve import measure_error_curve
 
     curve = measure_error_curve(trainer.averaged, held_out)
     digest = save_checkpoint(folder, trainer.averaged, curve)

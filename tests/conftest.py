@@ -46,7 +46,7 @@ def train_tiny(folder: Path, pixel_model: bool) -> Path:
 
     from diffcodec.model.checkpoint import save_checkpoint
     from diffcodec.model.configs import MODEL_CONFIGS
-    from diffcodec.training.evaluation import measure_error_curve
+    from diffcodec.training.error_curve import measure_error_curve
     from diffcodec.training.trainer import Trainer, TrainingConfig
 
     tiny = MODEL_CONFIGS["tiny"]

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from diffcodec.bitstream.header import FINEST_STEPS, MODEL_ID_BYTES
 from diffcodec.codec.tiles import TILE_CHANNELS
 from diffcodec.coding.gaussian import exponential
+from diffcodec.diffusion.cosine import frequency_bands
+from diffcodec.diffusion.interpolation import interpolate
 from diffcodec.diffusion.schedule import Schedule, make_schedule
 from diffcodec.errors import CheckpointError
 from diffcodec.model.checkpoint import Checkpoint, load_checkpoint
@@ -57,6 +59,12 @@ class CodecModel:
                 f"{TILE_CHANNELS} channels, found {config.schedule.steps} and "
                 f"{config.unet.image_channels}"
             )
+        channels = len(self.checkpoint.error_curve.spectrum.power[0])
+        if channels != TILE_CHANNELS:
+            raise CheckpointError(
+                f"model {config.name!r}: the codec expects an error spectrum of {TILE_CHANNELS} "
+                f"channels, found {channels}"
+            )
         # Whatever layout the weights were given in; torch's stubs do not know this form of `to`.
         self.checkpoint.denoiser.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -79,13 +87,19 @@ class CodecModel:
     def error_curve(self) -> Float64:
         """Mean squared error per dimension at every step, float64 [T + 1]."""
         curve = self.checkpoint.error_curve
-        return np.interp(self.schedule.gamma, curve.gamma, curve.error)
+        return interpolate(self.schedule.gamma, curve.gamma, curve.error)
 
     @cached_property
     def spread_curve(self) -> Float64:
-        """How unevenly that error lies (`ErrorCurve.spread`) at every step, float64 [T + 1]."""
-        curve = self.checkpoint.error_curve
-        return np.interp(self.schedule.gamma, curve.gamma, curve.spread)
+        """What updates of x̂_0 leave (`ErrorSpectrum.spread`) at every step, [T + 1, GAINS]."""
+        spectrum = self.checkpoint.error_curve.spectrum
+        return interpolate(self.schedule.gamma, spectrum.gamma, spectrum.spread)
+
+    def error_power(self, t: int) -> Float64:
+        """The spectrum of x̂_0's whitened error at step ``t``, float64 [C, S, S]."""
+        spectrum = self.checkpoint.error_curve.spectrum
+        power = interpolate(self.schedule.gamma[t], spectrum.gamma, spectrum.power)
+        return power[:, frequency_bands(self.tile_side)]
 
     @property
     def most_groups(self) -> int:

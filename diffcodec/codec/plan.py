@@ -13,8 +13,10 @@ from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader
 from diffcodec.coding.channel import CHANNEL_CODES, ChannelCode, CodeState
+from diffcodec.diffusion.interpolation import interpolate
 from diffcodec.diffusion.process import hop_kl_nats
 from diffcodec.diffusion.schedule import Schedule
+from diffcodec.diffusion.wiener import GAINS
 from diffcodec.errors import BitstreamError
 
 Float64 = NDArray[np.float64]
@@ -22,7 +24,7 @@ Float64 = NDArray[np.float64]
 GROWTH_UNIT = 1.0 / 128.0
 SMALLEST_HOP_BITS = 28
 HOP_OFFSET_BITS = 64
-SMALLEST_PART_BITS = 40
+SMALLEST_PART_BITS = 28
 CORRECTIONS_PER_OCTAVE = 3
 LARGEST_CORRECTION = 24
 CORRECTION_INTERVAL_BITS = 80
@@ -118,7 +120,7 @@ class HopPlan:
 
         Args:
             error_curve: the model's mean squared error per dimension at every step, [T + 1].
-            spread_curve: how unevenly that error lies (`ErrorCurve.spread`), [T + 1].
+            spread_curve: what updates leave of it (`ErrorSpectrum.spread`), [T + 1, GAINS].
             dimensions: coordinates of one vector of the channel code.
         """
         self._config, self._code = config, config.code
@@ -173,14 +175,14 @@ class HopPlan:
     def predicted_error(self) -> float:
         """What both ends expect of x̂_0's squared error per dimension before it is corrected.
 
-        Inside a hop: E[λ/(1 + Δ λ)] over the eigenvalues λ of the error's covariance, Δ the SNR
-        gained, to second order in Δ; the spread is E[λ²]/E[λ]².
+        Inside a hop it is e/(1 + s Δ e), Δ the SNR gained and s what was measured at Δ e.
         """
         if self.at_hop:
             return max(SMALLEST_ERROR, self._difficulty * self._usual_error())
         gain = float(self._schedule.snr[self.t] - self._schedule.snr[self._hop_step])
-        spread = float(self._spread[self._hop_step])
-        return max(SMALLEST_ERROR, self._hop_error / (1.0 + spread * gain * self._hop_error))
+        gained = gain * self._hop_error
+        spread = float(interpolate(gained, GAINS, self._spread[self._hop_step]))
+        return max(SMALLEST_ERROR, self._hop_error / (1.0 + spread * gained))
 
     def correction_for(self, error: float) -> int:
         """The correction, in thirds of an octave, that brings the prediction to ``error``.

@@ -14,10 +14,10 @@ from diffcodec.bits import BitReader, BitWriter
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import HopPlan, Packet, PlanConfig
 from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout, deinterleave, interleave
-from diffcodec.codec.wiener import WienerEstimate
 from diffcodec.coding.channel import CodeState
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.diffusion.process import q_posterior
+from diffcodec.diffusion.wiener import WienerEstimate
 
 Float64 = NDArray[np.float64]
 
@@ -127,7 +127,10 @@ class ReverseProcess:
         schedule = self._model.schedule
         x_hat = self.x_hat()
         if packet.begins_hop:
-            self._wiener = WienerEstimate.of(self.estimate(), packet.error)
+            said, power = self.estimate(), self._model.error_power(packet.t)
+            self._wiener = WienerEstimate.of(
+                said.mean, said.variance, said.mixing, power, packet.error
+            )
             self._hop_z = self.z
         assert self._wiener is not None
         assert self._hop_z is not None

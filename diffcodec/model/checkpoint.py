@@ -3,9 +3,11 @@
 import dataclasses
 import hashlib
 import json
+import math
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +16,52 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
+from diffcodec.diffusion.cosine import BANDS
 from diffcodec.diffusion.schedule import ScheduleConfig
+from diffcodec.diffusion.wiener import GAINS
 from diffcodec.errors import CheckpointError
 from diffcodec.model.catalog import CONFIG_NAME
 from diffcodec.model.denoiser import Denoiser, ModelConfig, Parameterization, Variance
 from diffcodec.model.unet import UNetConfig
 
 WEIGHTS_NAME = "model.safetensors"
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2
+POWER_RANGE = (1e-6, 1e6)
+SPREAD_RANGE = (0.0, 1e6)
+
+
+@dataclass(frozen=True)
+class ErrorSpectrum:
+    """How errors of neighbouring pixels are alike, and what an update leaves of them.
+
+    Attributes:
+        gamma: increasing noise levels, K ≥ 1 of them.
+        power: of each channel's whitened error in each band of `frequency_bands`, over the mean of
+            all its coefficients; [K][C][BANDS].
+        spread: s of a Wiener update (`diffcodec.diffusion.wiener`), which leaves e/(1 + s Δ e) of
+            the mean squared error e where Δ e is each of `GAINS`; [K][GAINS]. For Δ → 0 it is
+            E[λ²]/E[λ]² over the eigenvalues λ of the error's covariance.
+    """
+
+    gamma: tuple[float, ...]
+    power: tuple[tuple[tuple[float, ...], ...], ...]
+    spread: tuple[tuple[float, ...], ...]
+
+    def __post_init__(self) -> None:
+        if not _increase(self.gamma) or not len(self.gamma) == len(self.power) == len(self.spread):
+            raise ValueError("an error spectrum needs increasing noise levels, powers for each")
+        bands = [band for channels in self.power for band in channels]
+        if any(len(band) != BANDS or not _within(band, POWER_RANGE) for band in bands):
+            raise ValueError(f"an error spectrum needs {BANDS} powers of {POWER_RANGE} a channel")
+        if len({len(channels) for channels in self.power}) != 1:
+            raise ValueError("an error spectrum needs the same channels for each noise level")
+        if any(len(row) != len(GAINS) or not _within(row, SPREAD_RANGE) for row in self.spread):
+            raise ValueError(f"an error spectrum needs {len(GAINS)} spreads of {SPREAD_RANGE}")
+
+    @staticmethod
+    def flat(channels: int = 3) -> "ErrorSpectrum":
+        """Of errors that are independent from pixel to pixel, and as large everywhere."""
+        return ErrorSpectrum((0.0,), (((1.0,) * BANDS,) * channels,), ((1.0,) * len(GAINS),))
 
 
 @dataclass(frozen=True)
@@ -33,23 +73,18 @@ class ErrorCurve:
     Attributes:
         gamma: increasing noise levels.
         error: E‖x − x̂_0(z_γ)‖² / dimensions at each of them, signal scaled to [−1, 1].
-        spread: how unevenly the error lies over an image by the model's own word: E[λ²]/E[λ]² over
-            the eigenvalues λ of its covariance (`PixelPosterior`); 1 where it does not say.
+        spectrum: how those errors are alike.
     """
 
     gamma: tuple[float, ...]
     error: tuple[float, ...]
-    spread: tuple[float, ...] = ()
+    spectrum: ErrorSpectrum = field(default_factory=ErrorSpectrum.flat)
 
     def __post_init__(self) -> None:
-        if not self.spread:
-            object.__setattr__(self, "spread", (1.0,) * len(self.gamma))
-        if len(self.spread) != len(self.gamma) or min(self.spread) < 1:
-            raise ValueError("an error curve needs a spread of at least 1 for each noise level")
-        increasing = all(a < b for a, b in zip(self.gamma, self.gamma[1:], strict=False))
-        if len(self.gamma) != len(self.error) or len(self.gamma) < 2 or not increasing:
+        enough = len(self.gamma) == len(self.error) and len(self.gamma) >= 2
+        if not enough or not _increase(self.gamma):
             raise ValueError("an error curve needs increasing noise levels, one error each")
-        if min(self.error) <= 0:
+        if not all(0.0 < error < math.inf for error in self.error):
             raise ValueError("errors must be positive")
 
 
@@ -121,10 +156,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         if stored["format"] != CHECKPOINT_FORMAT:
             raise ValueError(f"format {stored['format']}, expected {CHECKPOINT_FORMAT}")
         config = model_config_from_dict(stored["model"])
-        curve = stored["error_curve"]
-        error_curve = ErrorCurve(
-            tuple(curve["gamma"]), tuple(curve["error"]), tuple(curve.get("spread", ()))
-        )
+        error_curve = error_curve_from_dict(stored["error_curve"])
     except (ArithmeticError, AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{config_path}: not a model's configuration: {error!r}") from error
     try:
@@ -166,9 +198,32 @@ def model_config_from_dict(fields: Mapping[str, Any]) -> ModelConfig:
     )
 
 
+def error_curve_from_dict(fields: Mapping[str, Any]) -> ErrorCurve:
+    """The inverse of ``dataclasses.asdict`` on an `ErrorCurve`, through JSON.
+
+    Raises:
+        TypeError, ValueError, KeyError: fields unknown, missing or out of range.
+    """
+    curve = {key: value for key, value in fields.items() if key != "spectrum"}
+    spectrum = ErrorSpectrum(**_with_tuples(fields["spectrum"]))
+    return ErrorCurve(spectrum=spectrum, **_with_tuples(curve))
+
+
+def _increase(values: Sequence[float]) -> bool:
+    return bool(values) and all(a < b for a, b in pairwise(values))
+
+
+def _within(values: Sequence[float], limits: tuple[float, float]) -> bool:
+    return all(limits[0] <= value <= limits[1] for value in values)
+
+
 def _with_tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
     """JSON knows lists alone where configurations hold tuples."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in fields.items()}
+    return {key: _as_tuple(value) for key, value in fields.items()}
+
+
+def _as_tuple(value: Any) -> Any:
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
 
 
 def _replace_files(folder: Path, contents: Mapping[str, bytes]) -> None:

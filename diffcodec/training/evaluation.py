@@ -1,4 +1,4 @@
-"""The bound in bits/dim by part and step, what pixels cost, and the curve hop plans start from."""
+"""The bound in bits/dim by part and step, and what pixels cost."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -18,13 +18,11 @@ from diffcodec.diffusion.process import (
     reverse_kl_nats,
 )
 from diffcodec.diffusion.schedule import Schedule
-from diffcodec.model.checkpoint import ErrorCurve
 from diffcodec.model.denoiser import Denoiser, alpha_sigma
 from diffcodec.model.pixel_order import group_starts, pixel_ranks
 from diffcodec.training.objective import PixelVlb, draw_latent
 from diffcodec.units import bits_per_dimension, nats_to_bits
 
-CURVE_POINTS = 69
 PIXEL_GROUPS = (1, 2, 4, 8, 16)
 HANDOVER_POINTS = 8
 
@@ -254,14 +252,14 @@ def sample_bound(
                 offsets = torch.rand(len(batch), generator=generator, device=device).cpu().numpy()
                 step = final_step + 1 + np.floor((draw + offsets) / draws * hops).astype(np.int64)
                 step = np.minimum(step, schedule.steps)
-            estimate, interpolation = _predict(denoiser, schedule, signal, step, generator)
+            estimate, interpolation = predict(denoiser, schedule, signal, step, generator)
             squared_error, t = (signal - estimate) ** 2, step[:, None, None, None]
             kl_nats = reverse_kl_nats(schedule, t - 1, t, squared_error, interpolation)
             steps[draw, place] = step
             errors[draw, place] = squared_error.sum(axis=(1, 2, 3))
             nats[draw, place] = kl_nats.sum(axis=(1, 2, 3))
         final = np.full(len(batch), final_step)
-        estimate, _ = _predict(denoiser, schedule, signal, final, generator)
+        estimate, _ = predict(denoiser, schedule, signal, final, generator)
         mean = (estimate + 1.0) * HALF_RANGE
         reconstruction += [
             float(level_nats(levels, center, fitted_scale(levels, center)).sum())
@@ -379,57 +377,8 @@ def evaluate_codec(
     return costs
 
 
-def measure_error_curve(
-    denoiser: Denoiser,
-    images: NDArray[np.uint8],
-    *,
-    points: int = CURVE_POINTS,
-    batch_size: int = 64,
-    seed: int = 0,
-) -> ErrorCurve:
-    """E‖x − x̂_0(z_γ)‖² / dimensions at ``points`` levels of γ, evenly spaced in t."""
-    schedule = denoiser.schedule
-    device = next(denoiser.parameters()).device
-    generator = torch.Generator(device=device).manual_seed(seed)
-    steps = np.unique(np.rint(np.linspace(0, schedule.steps, points)).astype(np.int64))
-    signal = levels_to_signal(images)
-    errors, spreads = [], []
-    for step in steps:
-        total, spread = 0.0, 0.0
-        for start in range(0, len(signal), batch_size):
-            x = signal[start : start + batch_size]
-            at = np.full(len(x), step)
-            estimate, _ = _predict(denoiser, schedule, x, at, generator)
-            total += float(((x - estimate) ** 2).sum())
-            spread += float(_spreads(denoiser, schedule, x, at, generator).sum())
-        errors.append(total / signal.size)
-        spreads.append(max(1.0, spread / len(signal)))
-    gamma = tuple(float(g) for g in schedule.gamma[steps])
-    return ErrorCurve(gamma, tuple(errors), tuple(spreads))
-
-
 @torch.no_grad()
-def _spreads(
-    denoiser: Denoiser,
-    schedule: Schedule,
-    signal: NDArray[np.float64],
-    step: NDArray[np.int64],
-    generator: torch.Generator,
-) -> NDArray[np.float64]:
-    """E[λ²]/E[λ]² over the eigenvalues λ of the covariances that the model names, float64 [B]."""
-    if not denoiser.config.pixel_model:
-        return np.ones(len(signal))
-    z, gamma = _latent(schedule, signal, step, generator)
-    covariance = denoiser.posterior(z, gamma).covariance().double()
-    mean = covariance.diagonal(dim1=1, dim2=2).mean(dim=(1, 2, 3))
-    # The squared eigenvalues of a symmetric matrix sum to its squared entries.
-    mean_square = covariance.square().sum(dim=2).mean(dim=(1, 2, 3))
-    spreads: NDArray[np.float64] = (mean_square / mean.square()).cpu().numpy()
-    return spreads
-
-
-@torch.no_grad()
-def _predict(
+def predict(
     denoiser: Denoiser,
     schedule: Schedule,
     signal: Float64,
@@ -437,7 +386,7 @@ def _predict(
     generator: torch.Generator,
 ) -> tuple[Float64, float | Float64]:
     """x̂_0(z_t) clipped to [−1, 1] and Σ's interpolation v, z_t ~ q(z_t | x); [B, H, W, C]."""
-    prediction = denoiser.predict(*_latent(schedule, signal, step, generator))
+    prediction = denoiser.predict(*latent(schedule, signal, step, generator))
     interpolation = prediction.interpolation
     return (
         _channels_last(prediction.x_hat.clamp(-1.0, 1.0)),
@@ -445,7 +394,7 @@ def _predict(
     )
 
 
-def _latent(
+def latent(
     schedule: Schedule,
     signal: Float64,
     step: NDArray[np.int64],

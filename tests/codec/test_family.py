@@ -17,7 +17,8 @@ from diffcodec.codec.plan import PlanConfig
 from diffcodec.model.checkpoint import save_checkpoint
 from diffcodec.model.configs import MODEL_CONFIGS
 from diffcodec.model.denoiser import Denoiser, ModelConfig
-from diffcodec.training.evaluation import evaluate_bound, measure_error_curve
+from diffcodec.training.error_curve import measure_error_curve
+from diffcodec.training.evaluation import evaluate_bound
 from diffcodec.training.recipes import RECIPES
 from diffcodec.training.trainer import Trainer, TrainingConfig
 

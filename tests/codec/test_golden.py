@@ -36,7 +36,7 @@ from diffcodec.image import png_bytes, read_image
 from diffcodec.model.checkpoint import save_checkpoint
 from diffcodec.model.configs import MODEL_CONFIGS
 from diffcodec.model.pixel_order import group_starts, pixel_ranks
-from diffcodec.training.evaluation import measure_error_curve
+from diffcodec.training.error_curve import measure_error_curve
 from diffcodec.training.trainer import Trainer, TrainingConfig
 
 Pixels = NDArray[np.uint8]

@@ -11,6 +11,7 @@ from diffcodec.codec.model import LARGEST_BATCH, CodecModel, PixelEstimate
 from diffcodec.codec.plan import HopPlan, PlanConfig, count_evaluations
 from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError
+from diffcodec.model.checkpoint import ErrorSpectrum
 from diffcodec.model.denoiser import Denoiser
 
 RANDOM = np.random.default_rng(0)
@@ -80,7 +81,6 @@ def test_a_model_without_a_pixel_model_says_its_mean_error(model: CodecModel) ->
     said = model.estimate(RANDOM.standard_normal((2, 3, 16, 16)), 200)
     np.testing.assert_array_equal(said.variance, np.full((2, 3, 16, 16), model.error_curve[200]))
     np.testing.assert_array_equal(said.mixing, np.zeros((2, 3, 16, 16)))
-    assert (model.spread_curve == 1.0).all()
 
 
 def test_only_a_pixel_model_takes_pixels_in_groups(
@@ -100,8 +100,21 @@ def test_the_curves_go_through_the_checkpoint_s_points(pixel_model: CodecModel) 
     curve = pixel_model.checkpoint.error_curve
     at = [pixel_model.schedule.step_at_gamma(gamma) for gamma in curve.gamma]
     np.testing.assert_allclose(pixel_model.error_curve[at], curve.error, rtol=1e-9)
-    np.testing.assert_allclose(pixel_model.spread_curve[at], curve.spread, rtol=1e-9)
-    assert pixel_model.spread_curve.max() > 1.0
+    spectrum = curve.spectrum
+    at = [pixel_model.schedule.step_at_gamma(gamma) for gamma in spectrum.gamma]
+    np.testing.assert_allclose(pixel_model.spread_curve[at], spectrum.spread, rtol=1e-9)
+    for step, power in zip(at, spectrum.power, strict=True):
+        found = pixel_model.error_power(step)
+        assert found.shape == (3, 16, 16)
+        np.testing.assert_allclose(found.mean(axis=(1, 2)), 1.0, rtol=1e-3)
+        np.testing.assert_allclose(found[:, 0, 0], np.array(power)[:, 0], rtol=1e-9)
+
+
+def test_a_spectrum_of_other_channels_is_refused(model: CodecModel) -> None:
+    curve = dataclasses.replace(model.checkpoint.error_curve, spectrum=ErrorSpectrum.flat(1))
+    checkpoint = dataclasses.replace(model.checkpoint, error_curve=curve)
+    with pytest.raises(CheckpointError, match="an error spectrum of 3 channels, found 1"):
+        CodecModel(checkpoint)
 
 
 def test_more_effort_is_more_evaluations_or_a_stronger_code(model: CodecModel) -> None:

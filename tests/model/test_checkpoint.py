@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import torch
 from safetensors.torch import load
 from torch import nn
 
+from diffcodec.diffusion.cosine import BANDS
 from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
+from diffcodec.diffusion.wiener import GAINS
 from diffcodec.errors import CheckpointError
 from diffcodec.model import checkpoint
 from diffcodec.model.checkpoint import (
     ErrorCurve,
+    ErrorSpectrum,
     load_checkpoint,
     model_config_from_dict,
     save_checkpoint,
@@ -30,6 +34,12 @@ CONFIG = ModelConfig(
     unet=UNetConfig(image_size=8, channels=(8,), attention_resolutions=(), groups=4),
 )
 CURVE = ErrorCurve((-12.0, 0.0, 5.0), (0.001, 0.1, 0.3))
+ROW = tuple(1.0 + 0.1 * band for band in range(BANDS))
+SPECTRUM = ErrorSpectrum(
+    gamma=(-3.0, 2.0),
+    power=((ROW, ROW, ROW[::-1]), (ROW[::-1], ROW, ROW)),
+    spread=((1.0,) * len(GAINS), tuple(0.5 * gain for gain in GAINS)),
+)
 
 
 def small_denoiser(config: ModelConfig = CONFIG) -> Denoiser:
@@ -119,7 +129,7 @@ def test_the_digest_follows_every_weight_and_field(tmp_path: Path) -> None:
     for curve in (
         ErrorCurve((-12.0, 0.0, 5.5), CURVE.error),
         ErrorCurve(CURVE.gamma, (0.001, 0.1, 0.31)),
-        ErrorCurve(CURVE.gamma, CURVE.error, (1.0, 2.0, 1.5)),
+        ErrorCurve(CURVE.gamma, CURVE.error, SPECTRUM),
     ):
         digests.append(save_checkpoint(tmp_path, small_denoiser(), curve))
     assert len(set(digests)) == len(digests)
@@ -155,7 +165,7 @@ def test_damaged_weights(folder: Path) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda fields: fields.update(format=2),
+        lambda fields: fields.update(format=3),
         lambda fields: fields.pop("format"),
         lambda fields: fields.update(digest="xyz"),
         lambda fields: fields.update(digest=None),
@@ -170,9 +180,15 @@ def test_damaged_weights(folder: Path) -> None:
         lambda fields: fields["model"].update(schedule=None),
         lambda fields: fields["error_curve"].update(error=[0.1]),
         lambda fields: fields["error_curve"].update(gamma=[1, 0, 2]),
-        lambda fields: fields["error_curve"].update(spread=[1.0, 2.0]),
-        lambda fields: fields["error_curve"].update(spread=[1.0, 2.0, 0.9]),
-        lambda fields: fields["error_curve"].update(spread=None),
+        lambda fields: fields["error_curve"].update(error=[0.1, None, 0.3]),
+        lambda fields: fields["error_curve"].update(spread=[1.0, 1.0, 1.0]),
+        lambda fields: fields["error_curve"].update(spectrum=None),
+        lambda fields: fields["error_curve"].pop("spectrum"),
+        lambda fields: fields["error_curve"]["spectrum"].update(gamma=[]),
+        lambda fields: fields["error_curve"]["spectrum"].update(power=[[[1.0]]]),
+        lambda fields: fields["error_curve"]["spectrum"].update(spread=[[1.0, -1.0]]),
+        lambda fields: fields["error_curve"]["spectrum"].update(bands=16),
+        lambda fields: fields.update(format=1),
         lambda fields: fields.pop("model"),
     ],
 )
@@ -262,17 +278,31 @@ def test_error_curves_that_are_none(gamma: tuple[float, ...], error: tuple[float
         ErrorCurve(gamma, error)
 
 
-def test_a_spread_is_read_back_and_is_one_where_none_is_named(tmp_path: Path) -> None:
-    assert CURVE.spread == (1.0, 1.0, 1.0)
-    uneven = dataclasses.replace(CURVE, spread=(1.0, 2.5, 4.0))
+def test_a_spectrum_is_read_back_and_is_flat_where_none_is_named(tmp_path: Path) -> None:
+    assert CURVE.spectrum == ErrorSpectrum.flat()
+    uneven = dataclasses.replace(CURVE, spectrum=SPECTRUM)
     save_checkpoint(tmp_path, small_denoiser(), uneven)
     assert load_checkpoint(tmp_path).error_curve == uneven
 
 
-@pytest.mark.parametrize("spread", [(1.0, 2.0), (1.0, 2.0, 0.99), (1.0, 1.0, 1.0, 1.0)])
-def test_spreads_that_are_none(spread: tuple[float, ...]) -> None:
-    with pytest.raises(ValueError, match="spread"):
-        dataclasses.replace(CURVE, spread=spread)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"gamma": ()},
+        {"gamma": (-3.0,)},
+        {"gamma": (2.0, -3.0)},
+        {"power": SPECTRUM.power[:1]},
+        {"power": (SPECTRUM.power[0][:2], SPECTRUM.power[1])},
+        {"power": ((ROW[:-1],) * 3, SPECTRUM.power[1])},
+        {"power": (((0.0, *ROW[1:]),) * 3, SPECTRUM.power[1])},
+        {"power": (((math.nan, *ROW[1:]),) * 3, SPECTRUM.power[1])},
+        {"spread": (SPECTRUM.spread[0], SPECTRUM.spread[1][1:])},
+        {"spread": (SPECTRUM.spread[0], (-0.1, *SPECTRUM.spread[1][1:]))},
+    ],
+)
+def test_spectra_that_are_none(change: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="an error spectrum needs"):
+        dataclasses.replace(SPECTRUM, **change)
 
 
 def test_a_pixel_model_survives_the_disk(tmp_path: Path) -> None:
@@ -287,11 +317,11 @@ def test_a_pixel_model_survives_the_disk(tmp_path: Path) -> None:
 
 
 def test_a_configuration_from_before_pixel_models_is_read(folder: Path) -> None:
-    """Neither `pixel_model` nor `spread`, and the digest of what is there."""
+    """No `pixel_model`, and the digest of what is there."""
     weights = load((folder / "model.safetensors").read_bytes())
 
     def older(fields: dict[str, Any]) -> None:
-        del fields["model"]["pixel_model"], fields["error_curve"]["spread"], fields["digest"]
+        del fields["model"]["pixel_model"], fields["digest"]
         fields["digest"] = checkpoint._digest(fields, weights).hex()
 
     edit(folder, older)
