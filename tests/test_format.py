@@ -13,6 +13,8 @@ from diffcodec.bitstream.header import VERSION
 from diffcodec.coding.channel import CHANNEL_CODES
 from diffcodec.coding.gaussian import normal_cdf, unit_variance_steps
 from diffcodec.coding.tables import FREE_FREQUENCY, SCALE_COUNT, frequencies, sigma_levels
+from diffcodec.diffusion.cosine import BAND_LIMITS, BANDS, TRANSFORM_BITS
+from diffcodec.diffusion.wiener import GAINS, GRADIENT_STEPS
 from diffcodec.model.pixel_order import RANKS, group_starts, pixel_ranks
 
 SPECIFICATION = Path(__file__).parents[1].joinpath("docs", "format.md").read_text("utf-8")
@@ -77,6 +79,26 @@ def test_channel_codes_and_their_prices() -> None:
 def test_version_is_the_header_s() -> None:
     assert SPECIFICATION.startswith(f"# The diffcodec file format, version {VERSION}\n")
     assert f"| 4 | version | {VERSION}; a decoder refuses every other |" in SPECIFICATION
+
+
+def test_bands_and_gains_of_the_error_spectrum() -> None:
+    listed = re.search(r"<!-- bands -->([\d, ]+)<!-- bands -->", SPECIFICATION)
+    assert listed is not None
+    assert tuple(int(limit) for limit in listed[1].split(",")) == BAND_LIMITS
+    assert tuple(Fraction(2) ** (i - 7) for i in range(1, 11)) == GAINS
+    assert "x_i = 2^(i − 7),\ni = 1…10, from 1/64 to 8," in SPECIFICATION
+    assert "16 powers p_jcb for each\nchannel c and ten spreads r_ji" in SPECIFICATION
+    assert (BANDS, len(GAINS), GRADIENT_STEPS) == (16, 10, 3)
+    assert "Three steps of conjugate gradients" in SPECIFICATION
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_cosines_are_far_from_halves(side: int) -> None:
+    # An entry that lies near a half of its unit would be rounded differently by another cosine.
+    index = np.arange(side)
+    scale = np.sqrt(np.where(index == 0, 1.0, 2.0) / side)[:, None]
+    exact = 2**TRANSFORM_BITS * scale * np.cos(np.pi / side * (index + 0.5) * index[:, None])
+    assert np.abs(np.abs(exact - np.rint(exact)) - 0.5).min() > 1e-6
 
 
 def test_ranks_are_the_pixel_order_s_own() -> None:

@@ -34,13 +34,13 @@ class Effort:
 # they gave on held-out images (docs/coding.md, Effort).
 _LEVELS = {
     1: Effort(PlanConfig(growth_index=63, parts=64, code_id=0), groups=2),
-    2: Effort(PlanConfig(growth_index=40, parts=64, code_id=0), groups=8),
-    3: Effort(PlanConfig(growth_index=24, parts=64, code_id=0), groups=8),
-    4: Effort(PlanConfig(growth_index=20, parts=64, code_id=2), groups=8),
-    5: Effort(PlanConfig(growth_index=12, parts=64, code_id=2), groups=8),
-    6: Effort(PlanConfig(growth_index=9, parts=64, code_id=2), groups=8),
-    7: Effort(PlanConfig(growth_index=7, parts=64, code_id=2), groups=8),
-    8: Effort(PlanConfig(growth_index=6, parts=64, code_id=3), groups=8),
+    2: Effort(PlanConfig(growth_index=48, parts=64, code_id=0), groups=8),
+    3: Effort(PlanConfig(growth_index=40, parts=64, code_id=2), groups=8),
+    4: Effort(PlanConfig(growth_index=24, parts=64, code_id=2), groups=8),
+    5: Effort(PlanConfig(growth_index=16, parts=64, code_id=2), groups=8),
+    6: Effort(PlanConfig(growth_index=12, parts=64, code_id=2), groups=8),
+    7: Effort(PlanConfig(growth_index=9, parts=64, code_id=3), groups=8),
+    8: Effort(PlanConfig(growth_index=7, parts=64, code_id=3), groups=8),
     9: Effort(PlanConfig(growth_index=5, parts=64, code_id=3), groups=16),
 }
 

@@ -26,7 +26,7 @@ from diffcodec.units import bits_per_dimension, nats_to_bits
 
 Float64 = NDArray[np.float64]
 
-HANDOVER_GAMMA = -8.1
+HANDOVER_GAMMA = -7.8
 
 
 class BudgetError(DiffcodecError):

@@ -87,6 +87,7 @@ class Packet:
         t, s: steps of the grid, s < t.
         bits: the channel code's budget for each vector.
         error: the squared error per dimension of x̂_0 that both ends reckon with.
+        trust: how far the model's error spectrum is believed in this hop, 0 to 1.
         begins_hop: whether x̂_0 comes straight from the network.
         corrected: whether a correction is told before it.
         runs_on: whether the hop has other packets, with which this one's code is of one piece.
@@ -96,6 +97,7 @@ class Packet:
     s: int
     bits: int
     error: float
+    trust: float
     begins_hop: bool
     corrected: bool
     runs_on: bool
@@ -133,6 +135,7 @@ class HopPlan:
         self._part_bits = 0
         self._difficulty = 1.0
         self._hop_error = 0.0
+        self._trust = 1.0
         self._hop_step = schedule.steps
         self._code_state = CodeState()
 
@@ -175,13 +178,15 @@ class HopPlan:
     def predicted_error(self) -> float:
         """What both ends expect of x̂_0's squared error per dimension before it is corrected.
 
-        Inside a hop it is e/(1 + s Δ e), Δ the SNR gained and s what was measured at Δ e.
+        Inside a hop it is e/(1 + s Δ e), Δ the SNR gained and s what was measured at Δ e, or nearer
+        to the 1 of independent errors where the image is not trusted.
         """
         if self.at_hop:
             return max(SMALLEST_ERROR, self._difficulty * self._usual_error())
         gain = float(self._schedule.snr[self.t] - self._schedule.snr[self._hop_step])
         gained = gain * self._hop_error
         spread = float(interpolate(gained, GAINS, self._spread[self._hop_step]))
+        spread = 1.0 + self._trust * (spread - 1.0)
         return max(SMALLEST_ERROR, self._hop_error / (1.0 + spread * gained))
 
     def correction_for(self, error: float) -> int:
@@ -213,9 +218,11 @@ class HopPlan:
         end = self._final_step if final_step is None else final_step
         error = self.predicted_error() * _power(_CORRECTION_RATIO, correction)
         error = min(LARGEST_ERROR, max(SMALLEST_ERROR, error))
-        part_bits = self._part_bits
+        part_bits, trust = self._part_bits, self._trust
         if self.at_hop:
             _, part_bits = self._hop()
+            # Where x̂_0 errs more than on average it errs in other ways, too.
+            trust = min(1.0, self._usual_error() / error)
         code, state = self._code, self.code_state
         kl_nats = code.bought_nats(code.nearest_budget(part_bits, state), state)
         s = max(end, self._step_for(kl_nats, error))
@@ -224,14 +231,14 @@ class HopPlan:
         kl_nats = min(kl_nats, code.bought_nats(largest, state))
         bits = code.payload_bits(kl_nats, state)
         runs_on = self._hop()[0] > 1
-        return Packet(self.t, s, bits, error, self.at_hop, self.is_due, runs_on)
+        return Packet(self.t, s, bits, error, trust, self.at_hop, self.is_due, runs_on)
 
     def advance(self, packet: Packet, code_state: CodeState) -> None:
         """Move to the end of ``packet``, after which the channel code stands at ``code_state``."""
         if self.at_hop:
             self._parts_left, self._part_bits = self._hop()
             self._difficulty = packet.error / max(SMALLEST_ERROR, self._usual_error())
-            self._hop_error, self._hop_step = packet.error, packet.t
+            self._hop_error, self._hop_step, self._trust = packet.error, packet.t, packet.trust
         if packet.corrected:
             self._uncorrected_bits = 0
         self._parts_left -= 1

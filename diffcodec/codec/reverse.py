@@ -128,6 +128,7 @@ class ReverseProcess:
         x_hat = self.x_hat()
         if packet.begins_hop:
             said, power = self.estimate(), self._model.error_power(packet.t)
+            power = 1.0 + packet.trust * (power - 1.0)
             self._wiener = WienerEstimate.of(
                 said.mean, said.variance, said.mixing, power, packet.error
             )

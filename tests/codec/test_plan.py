@@ -266,6 +266,22 @@ def test_the_error_inside_a_hop_follows_from_its_spread(spread: float) -> None:
     assert checked > 10
 
 
+@pytest.mark.parametrize("correction", [-3, 0, 3, 6])
+def test_harder_images_believe_less_of_the_spectrum(correction: int) -> None:
+    table = np.full((1001, len(GAINS)), 5.0)
+    plan = HopPlan(PlanConfig(63, 16, 2), SCHEDULE, ERROR_CURVE, table, DIMENSIONS, 0)
+    while plan.packet(0).runs_on is False:
+        move(plan, plan.packet(0))
+    first = plan.packet(correction)
+    trust = min(1.0, 2.0 ** (-correction / 3))
+    assert first.trust == pytest.approx(trust, rel=1e-9)
+    move(plan, first)
+    assert plan.packet(0).trust == first.trust
+    gained = (SCHEDULE.snr[plan.t] - SCHEDULE.snr[first.t]) * first.error
+    expected = first.error / (1.0 + (1.0 + trust * 4.0) * gained)
+    assert plan.predicted_error() == pytest.approx(expected, rel=1e-9)
+
+
 def test_the_next_hop_remembers_the_difficulty_of_this_one() -> None:
     plan = plan_to(PlanConfig(40, 1, 2))
     packet = plan.packet(CORRECTIONS_PER_OCTAVE)
