@@ -2,6 +2,7 @@
 
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,37 +34,32 @@ def integers(side: int) -> list[list[int]]:
     return rows
 
 
-def rounded(rows: list[list[Fraction]], largest: Fraction) -> list[list[Fraction]]:
-    """To `TRANSFORM_BITS` bits of the power of two above ``largest``."""
+def exact_rows(matrix: list[list[int]], channels: list[list[list[Fraction]]]) -> Any:
+    """``matrix`` times every row of every channel, rounded together to `TRANSFORM_BITS` bits."""
+    largest = max(abs(v) for channel in channels for row in channel for v in row)
     _, exponent = math.frexp(float(largest))
     unit = Fraction(2) ** (exponent - TRANSFORM_BITS)
-    return [[round(value / unit) * unit for value in row] for row in rows]
+    scale = unit / 2**TRANSFORM_BITS
+    return [
+        [
+            [scale * sum(m * round(v / unit) for m, v in zip(k, row, strict=True)) for k in matrix]
+            for row in channel
+        ]
+        for channel in channels
+    ]
+
+
+def transposed(channels: list[list[list[Fraction]]]) -> list[list[list[Fraction]]]:
+    return [[list(column) for column in zip(*channel, strict=True)] for channel in channels]
 
 
 def test_it_is_the_exact_transform_of_rounded_tiles() -> None:
     side = 8
-    given = tiles(side, count=1)
-    matrix = integers(side)
+    given, matrix = tiles(side, count=1), integers(side)
     channels = [[[Fraction(v) for v in row] for row in channel] for channel in given[0].tolist()]
-    largest = max(abs(v) for channel in channels for row in channel for v in row)
-    columns = []
-    for channel in channels:
-        exact = rounded(channel, largest)
-        products = [
-            [sum(matrix[k][n] * exact[n][m] for n in range(side)) for m in range(side)]
-            for k in range(side)
-        ]
-        columns.append([[Fraction(v) / 2**TRANSFORM_BITS for v in row] for row in products])
-    largest = max(abs(v) for channel in columns for row in channel for v in row)
-    result = []
-    for channel in columns:
-        exact = rounded(channel, largest)
-        products = [
-            [sum(matrix[k][n] * exact[m][n] for n in range(side)) for k in range(side)]
-            for m in range(side)
-        ]
-        result.append([[float(Fraction(v) / 2**TRANSFORM_BITS) for v in row] for row in products])
-    np.testing.assert_array_equal(cosine_transform(given)[0], np.array(result))
+    columns = transposed(exact_rows(matrix, transposed(channels)))
+    expected = np.array(exact_rows(matrix, columns), dtype=np.float64)
+    np.testing.assert_array_equal(cosine_transform(given)[0], expected)
 
 
 @pytest.mark.parametrize("side", [4, 12, 32])

@@ -1,5 +1,4 @@
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,36 +10,20 @@ from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.diffusion.wiener import GAINS
 from diffcodec.model.checkpoint import ErrorCurve
 from diffcodec.model.denoiser import Denoiser, ModelConfig
-from diffcodec.model.unet import UNetConfig
 from diffcodec.training import error_curve
 
 Pixels = NDArray[np.uint8]
 
-MODEL = ModelConfig(
-    schedule=ScheduleConfig(steps=200),
-    unet=UNetConfig(image_size=16, channels=(8,), attention_resolutions=(), groups=4),
-)
 SMALL_GAINS = [column for column, gain in enumerate(GAINS) if gain < 0.1]
-
-
-@pytest.fixture
-def images(drawn_image: Callable[..., Pixels]) -> Pixels:
-    return np.stack([drawn_image(16, 16, 3, seed) for seed in range(12)])
-
-
-@pytest.fixture
-def denoiser() -> Denoiser:
-    # Its network begins as zero, so that x̂_0 = α z: the best estimate of unit-variance noise.
-    return Denoiser(MODEL).eval()
 
 
 def measure_error_curve(denoiser: Denoiser, images: Pixels, **options: int) -> ErrorCurve:
     return error_curve.measure_error_curve(denoiser, images, **{"spectrum_points": 2, **options})
 
 
-def test_error_grows_with_noise(denoiser: Denoiser, images: Pixels) -> None:
+def test_error_grows_with_noise(denoiser: Denoiser, images: Pixels, config: ModelConfig) -> None:
     curve = measure_error_curve(denoiser, images, points=21, batch_size=5)
-    schedule = make_schedule(MODEL.schedule)
+    schedule = make_schedule(config.schedule)
     assert curve.gamma == tuple(schedule.gamma[::10])
     error = np.array(curve.error)
     # α z is a poor estimate of a picture where noise prevails; up to there it is a fair one.
@@ -57,8 +40,8 @@ def test_the_curve_does_not_depend_on_batches_much(denoiser: Denoiser, images: P
     np.testing.assert_allclose(a.error, b.error, rtol=0.1)
 
 
-def test_a_learned_schedule_is_measured_as_learned(images: Pixels) -> None:
-    model = dataclasses.replace(MODEL, schedule=ScheduleConfig(kind="learned", steps=200))
+def test_a_learned_schedule_is_measured_as_learned(images: Pixels, config: ModelConfig) -> None:
+    model = dataclasses.replace(config, schedule=ScheduleConfig(kind="learned", steps=200))
     moved = Denoiser(model).eval()
     assert moved.learned_gamma is not None
     with torch.no_grad():
@@ -78,11 +61,11 @@ def test_measuring_leaves_the_weights_and_repeats(denoiser: Denoiser, images: Pi
 
 
 def test_white_errors_have_a_flat_spectrum_and_shrink_as_a_scalar(
-    denoiser: Denoiser, images: Pixels
+    denoiser: Denoiser, images: Pixels, config: ModelConfig
 ) -> None:
     # Near the data α z errs by α σ ε, but for a part of σ² x.
     spectrum = measure_error_curve(denoiser, images, points=3).spectrum
-    assert spectrum.gamma[0] == MODEL.schedule.gamma_min
+    assert spectrum.gamma[0] == config.schedule.gamma_min
     count = np.bincount(frequency_bands(16).ravel())
     for power in np.array(spectrum.power[0]):
         assert power[: len(count)][count > 10] == pytest.approx(1.0, abs=0.15)
@@ -101,13 +84,13 @@ def test_smooth_errors_have_low_frequencies_and_shrink_faster(
     assert min(np.array(spectrum.spread[-1])[SMALL_GAINS]) > 3.0
 
 
-def test_variances_that_are_named_make_updates_better() -> None:
+def test_variances_that_are_named_make_updates_better(config: ModelConfig) -> None:
     # Noise in the left half, nothing in the right: in noise x̂_0 errs in the left one.
     half = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), dtype=np.uint8)
     half[:, :, 8:] = 127
     spreads = {}
     for named in (0.0, -4.0):
-        denoiser = Denoiser(dataclasses.replace(MODEL, pixel_model=True)).eval()
+        denoiser = Denoiser(dataclasses.replace(config, pixel_model=True)).eval()
         output = torch.zeros((1, 9, 16, 16))
         output[:, 3:6, :, 8:] = named
         denoiser.network = Fixed(output)

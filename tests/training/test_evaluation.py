@@ -1,5 +1,4 @@
 import dataclasses
-from collections.abc import Callable
 from itertools import pairwise
 
 import numpy as np
@@ -24,7 +23,6 @@ from diffcodec.model.denoiser import (
     alpha_sigma,
 )
 from diffcodec.model.pixel_order import group_starts, pixel_ranks
-from diffcodec.model.unet import UNetConfig
 from diffcodec.training.evaluation import (
     HANDOVER_POINTS,
     Estimate,
@@ -37,22 +35,6 @@ from diffcodec.training.objective import PixelVlb
 
 Pixels = NDArray[np.uint8]
 
-MODEL = ModelConfig(
-    schedule=ScheduleConfig(steps=200),
-    unet=UNetConfig(image_size=16, channels=(8,), attention_resolutions=(), groups=4),
-)
-
-
-@pytest.fixture
-def images(drawn_image: Callable[..., Pixels]) -> Pixels:
-    return np.stack([drawn_image(16, 16, 3, seed) for seed in range(12)])
-
-
-@pytest.fixture
-def denoiser() -> Denoiser:
-    # Its network begins as zero, so that x̂_0 = α z: the best estimate of unit-variance noise.
-    return Denoiser(MODEL).eval()
-
 
 def test_parts_add_up(denoiser: Denoiser, images: Pixels) -> None:
     bound = evaluate_bound(denoiser, images, draws=3, batch_size=5)
@@ -63,17 +45,21 @@ def test_parts_add_up(denoiser: Denoiser, images: Pixels) -> None:
     assert (bound.images, bound.draws, bound.final_step) == (12, 3, 0)
 
 
-def test_prior_is_that_of_the_process(denoiser: Denoiser, images: Pixels) -> None:
-    schedule = make_schedule(MODEL.schedule)
+def test_prior_is_that_of_the_process(
+    denoiser: Denoiser, images: Pixels, config: ModelConfig
+) -> None:
+    schedule = make_schedule(config.schedule)
     nats = [prior_kl_nats(schedule, x) for x in levels_to_signal(images)]
     expected = np.mean(nats) / np.log(2) / images[0].size
     assert evaluate_bound(denoiser, images, draws=1).prior.mean == pytest.approx(expected)
 
 
-def test_diffusion_is_the_sum_over_all_steps(denoiser: Denoiser, images: Pixels) -> None:
+def test_diffusion_is_the_sum_over_all_steps(
+    denoiser: Denoiser, images: Pixels, config: ModelConfig
+) -> None:
     # One draw for every step visits each of them once, so that only the noise in z is left.
     bound = evaluate_bound(denoiser, images, draws=200)
-    schedule = make_schedule(MODEL.schedule)
+    schedule = make_schedule(config.schedule)
     x = levels_to_signal(images)
     # x − α z = σ² x − α σ ε, before it is clipped: clipping only comes nearer.
     error = schedule.sigma_squared**2 * (x**2).mean() + schedule.alpha_squared * (
@@ -89,12 +75,12 @@ def test_diffusion_is_the_sum_over_all_steps(denoiser: Denoiser, images: Pixels)
 
 @pytest.mark.parametrize("variance", [Variance.FORWARD, Variance.LEARNED])
 def test_hops_of_another_variance_pay_its_kl(
-    denoiser: Denoiser, images: Pixels, variance: Variance
+    denoiser: Denoiser, images: Pixels, variance: Variance, config: ModelConfig
 ) -> None:
     # Few steps, where variances differ; both networks are zero, so that x̂_0 is the same.
     schedule = ScheduleConfig(steps=20)
     posterior, other = (
-        Denoiser(dataclasses.replace(MODEL, schedule=schedule, variance=v)).eval()
+        Denoiser(dataclasses.replace(config, schedule=schedule, variance=v)).eval()
         for v in (Variance.POSTERIOR, variance)
     )
     interpolation = 1.0 if variance is Variance.FORWARD else 0.5
@@ -110,8 +96,8 @@ def test_hops_of_another_variance_pay_its_kl(
     assert unequal.prior == equal.prior
 
 
-def test_a_learned_schedule_is_evaluated_as_learned(images: Pixels) -> None:
-    model = dataclasses.replace(MODEL, schedule=ScheduleConfig(kind="learned", steps=200))
+def test_a_learned_schedule_is_evaluated_as_learned(images: Pixels, config: ModelConfig) -> None:
+    model = dataclasses.replace(config, schedule=ScheduleConfig(kind="learned", steps=200))
     moved = Denoiser(model).eval()
     assert moved.learned_gamma is not None
     with torch.no_grad():
@@ -140,7 +126,9 @@ def test_progress_and_seed(denoiser: Denoiser, images: Pixels) -> None:
     assert evaluate_bound(denoiser, images, draws=2, batch_size=5, seed=1) != first
 
 
-def test_exact_visits_every_step_once(denoiser: Denoiser, images: Pixels) -> None:
+def test_exact_visits_every_step_once(
+    denoiser: Denoiser, images: Pixels, config: ModelConfig
+) -> None:
     samples = sample_bound(denoiser, images[:3], final_step=150, draws=None, batch_size=2)
     assert samples.step.tolist() == [[step] * 3 for step in range(151, 201)]
     costs = samples.steps()
@@ -151,7 +139,7 @@ def test_exact_visits_every_step_once(denoiser: Denoiser, images: Pixels) -> Non
     assert bound.draws == 50
     assert sum(cost.rate.mean for cost in costs) == pytest.approx(bound.diffusion.mean)
     # The hop's KL by the process's own formula, from the error that the same samples tell.
-    schedule = make_schedule(MODEL.schedule)
+    schedule = make_schedule(config.schedule)
     for cost in costs:
         mean_square = (cost.rmse.mean / HALF_RANGE) ** 2
         nats = hop_kl_nats(schedule, cost.first_step - 1, cost.first_step, mean_square)
@@ -192,8 +180,8 @@ COVARIANCE = 0.01 * np.array([[1.0, 0.8, 0.5], [0.8, 1.0, 0.7], [0.5, 0.7, 1.0]]
 class GaussianModel(Denoiser):
     """A pixel model that is right about images of independent normal pixels."""
 
-    def __init__(self, covariance: NDArray[np.float64]) -> None:
-        super().__init__(dataclasses.replace(MODEL, pixel_model=True))
+    def __init__(self, config: ModelConfig, covariance: NDArray[np.float64]) -> None:
+        super().__init__(dataclasses.replace(config, pixel_model=True))
         self.covariance = covariance
         self.calls: list[tuple[Tensor, Tensor]] = []
 
@@ -230,9 +218,9 @@ def normal_images(count: int) -> Pixels:
 
 
 @pytest.mark.parametrize("gamma", [-6.0, -8.0])
-def test_right_pixel_models_pay_the_conditional_entropy(gamma: float) -> None:
+def test_right_pixel_models_pay_the_conditional_entropy(gamma: float, config: ModelConfig) -> None:
     images = normal_images(40)
-    model = GaussianModel(COVARIANCE)
+    model = GaussianModel(config, COVARIANCE)
     estimate = Estimate.of(pixel_bpd(model, images, gamma, 1))
     posterior = np.linalg.inv(np.linalg.inv(COVARIANCE) + np.eye(3) * np.exp(-gamma))
     # ½ log2 det(2πe Σ) of a pixel in levels, while bins are fine enough to be an integral.
@@ -244,12 +232,14 @@ def test_right_pixel_models_pay_the_conditional_entropy(gamma: float) -> None:
         grouped = pixel_bpd(model, images, gamma, groups, batch_size=7)
         assert grouped.mean() == pytest.approx(bits, abs=room)
     # A model that takes the channels for independent pays for it.
-    apart = GaussianModel(np.diag(np.diag(COVARIANCE)))
+    apart = GaussianModel(config, np.diag(np.diag(COVARIANCE)))
     assert pixel_bpd(apart, images, gamma, 1).mean() > estimate.mean + room
 
 
-def test_known_pixels_are_given_exactly_and_every_pixel_is_coded_once(images: Pixels) -> None:
-    model = GaussianModel(COVARIANCE)
+def test_known_pixels_are_given_exactly_and_every_pixel_is_coded_once(
+    images: Pixels, config: ModelConfig
+) -> None:
+    model = GaussianModel(config, COVARIANCE)
     done: list[int] = []
     costs = pixel_bpd(model, images, -8.0, 4, batch_size=12, progress=done.append)
     assert (costs.shape, done) == ((12,), [12])
@@ -265,9 +255,9 @@ def test_known_pixels_are_given_exactly_and_every_pixel_is_coded_once(images: Pi
         assert not torch.allclose(z[:, :, ~expected], alpha * x[:, :, ~expected], atol=1e-4)
 
 
-def test_codec_costs_by_groups_and_handover(images: Pixels) -> None:
+def test_codec_costs_by_groups_and_handover(images: Pixels, config: ModelConfig) -> None:
     torch.manual_seed(0)
-    denoiser = Denoiser(dataclasses.replace(MODEL, pixel_model=True)).eval()
+    denoiser = Denoiser(dataclasses.replace(config, pixel_model=True)).eval()
     samples = sample_bound(denoiser, images, draws=20)
     costs = evaluate_codec(denoiser, images, samples, groups=(1, 2))
     assert [cost.groups for cost in costs] == [1] * HANDOVER_POINTS + [2] * HANDOVER_POINTS
@@ -283,13 +273,13 @@ def test_codec_costs_by_groups_and_handover(images: Pixels) -> None:
     assert costs[0].pixels == Estimate.of(pixel_bpd(denoiser, images, costs[0].gamma, 1))
 
 
-def test_what_cannot_be_evaluated(denoiser: Denoiser, images: Pixels) -> None:
+def test_what_cannot_be_evaluated(denoiser: Denoiser, images: Pixels, config: ModelConfig) -> None:
     with pytest.raises(ValueError, match="has no pixel model"):
         pixel_bpd(denoiser, images, -8.0, 1)
     with pytest.raises(ValueError, match="final_step 0"):
         evaluate_codec(denoiser, images, sample_bound(denoiser, images, final_step=5, draws=1))
     with pytest.raises(ValueError, match="1 to 16 groups"):
-        pixel_bpd(GaussianModel(COVARIANCE), images, -8.0, 17)
+        pixel_bpd(GaussianModel(config, COVARIANCE), images, -8.0, 17)
 
 
 def test_differences() -> None:
@@ -309,14 +299,3 @@ def test_weights_are_left_as_they_are(denoiser: Denoiser, images: Pixels) -> Non
     evaluate_bound(denoiser, images[:2], draws=1)
     assert all(torch.equal(before[name], t) for name, t in denoiser.state_dict().items())
     assert all(parameter.grad is None for parameter in denoiser.parameters())
-
-
-class _Fixed(torch.nn.Module):
-    """A network that gives one output for every image."""
-
-    def __init__(self, output: torch.Tensor) -> None:
-        super().__init__()
-        self.output = torch.nn.Parameter(output, requires_grad=False)
-
-    def forward(self, z: torch.Tensor, time: torch.Tensor) -> torch.Tensor:
-        return self.output.expand(len(z), -1, -1, -1)
