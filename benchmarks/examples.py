@@ -9,7 +9,7 @@ import numpy as np
 from benchmarks.adapters import Adapter, Avif, Jpeg, avif, family_overheads
 from benchmarks.adapters.base import Pixels
 from benchmarks.metrics import mean_squared_error
-from benchmarks.real_files import BUDGETS_BPD
+from benchmarks.real_files import BUDGETS_BPD, cut_lengths
 from diffcodec.bitstream.container import Container
 from diffcodec.codec.decoder import decode_frames
 from diffcodec.codec.effort import effort_level
@@ -24,23 +24,25 @@ AVIF_QUALITIES = range(0, 100, 3)
 def measure_example(pixels: Pixels, model: CodecModel, effort: int) -> dict[str, Any]:
     """Every image on the way of one file, and others' files of the strip's sizes, ready for JSON.
 
-    ``frames`` are the images of all packets' prefixes and of the whole file. ``strip`` has, for
-    each rate of `BUDGETS_BPD`, the longest of those prefixes that fits, and each peer's smallest
-    file that has not fewer bytes than that prefix once its constant overhead is taken off; its
-    largest file where all are smaller.
+    ``frames`` are the images of all packets' prefixes, of those at the table's rates and of the
+    whole file. ``strip`` has, for each rate of `BUDGETS_BPD`, the longest of them that fits, and
+    each peer's smallest file that has not fewer bytes than that prefix once its constant overhead
+    is taken off; its largest file where all are smaller.
     """
     encoded = encode_image(pixels, model, EncoderSettings.for_effort(effort_level(effort)))
     frames: dict[int, dict[str, Any]] = {}
-    for frame in decode_frames(Container.open(encoded.data, "example"), model):
+    container = Container.open(encoded.data, "example")
+    lengths = cut_lengths(container, encoded, every_packet=True)
+    for frame in decode_frames(container, model, lengths=lengths):
         frames[frame.stream_bytes] = {
             **_picture(frame.stream_bytes, frame.pixels, pixels),
             "step": frame.step,
             "exact_values": frame.exact_values,
         }
-    lengths = sorted(frames)
+    known = sorted(frames)
     strip: list[dict[str, Any]] = []
     for rate_bpd in BUDGETS_BPD:
-        held = [n for n in lengths if bits_per_dimension(8.0 * n, pixels.size) <= rate_bpd]
+        held = [n for n in known if bits_per_dimension(8.0 * n, pixels.size) <= rate_bpd]
         if held:
             strip.append({"rate_bpd": rate_bpd, "diffcodec": frames[held[-1]]})
     for family, settings in _settings().items():
@@ -58,7 +60,7 @@ def measure_example(pixels: Pixels, model: CodecModel, effort: int) -> dict[str,
         "original": _png(pixels),
         "total_bytes": len(encoded.data),
         "dimensions": pixels.size,
-        "frames": [frames[length] for length in lengths],
+        "frames": [frames[length] for length in known],
         "strip": strip,
     }
 

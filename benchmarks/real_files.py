@@ -1,8 +1,8 @@
 """What real files measure: one lossless file an image, all its prefixes, and files for budgets.
 
 A lossless file is decoded hop by hop; each hop gives the length of the shortest prefix of the file
-that holds it, and the error of the image that this prefix decodes to; so do the last packets that
-end within each of the table's rates. Three questions are asked of
+that holds it, and the error of the image that this prefix decodes to; so does the prefix of each of
+the table's rates. Three questions are asked of
 these cuts. At equal length: cut every file at the same number of bytes. At equal noise: stop every
 file at one step of the reverse process, so that hard images take more bits, as other codecs'
 quality settings do. And what it cost: bits paid for the KL bought so far.
@@ -26,9 +26,9 @@ from benchmarks.metrics import (
 )
 from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import FINEST_STEPS, LastStage
-from diffcodec.codec.decoder import decode_frames
+from diffcodec.codec.decoder import Frame, decode_frames
 from diffcodec.codec.effort import Effort, effort_level
-from diffcodec.codec.encoder import Encoded, EncoderSettings, encode_image
+from diffcodec.codec.encoder import Encoded, EncoderSettings, LedgerEntry, encode_image
 from diffcodec.codec.model import CodecModel
 from diffcodec.errors import BitstreamError
 from diffcodec.units import bits_per_dimension
@@ -56,7 +56,8 @@ class Cut(NamedTuple):
         step: of the grid that its image is estimated at; 0 for exact pixels.
         mse: error of its image, levels squared.
         ssim: of its image, or None where it cannot be measured.
-        kl_bits, paid_bits: of the packets that it holds.
+        kl_bits, paid_bits: of the packets that it holds; of the one that it ends in a share, in
+            proportion to the KL.
         exact_values: of the image, told by the last stage.
     """
 
@@ -198,6 +199,16 @@ def decode_last(data: bytes, model: CodecModel) -> Pixels:
     """The last image of a file."""
     *_, frame = decode_frames(Container.open(data, "encoded image"), model, every=False)
     return frame.pixels
+
+
+def cut_lengths(container: Container, encoded: Encoded, *, every_packet: bool) -> set[int]:
+    """To how many bytes a file is cut: by the table's rates, and behind its packets if asked to."""
+    rates = (*TABLE_RATES_BPD, *np.arange(TABLE_RATES_BPD[-1], encoded.bpd, TABLE_STRIDE_BPD))
+    lengths = {math.floor(rate * encoded.header.dimensions / 8.0) for rate in rates}
+    if every_packet:
+        paid_bits = np.cumsum([entry.paid_bits for entry in encoded.ledger], dtype=np.int64)
+        lengths |= set((len(container.header_bytes) + -(-paid_bits // 8)).tolist())
+    return lengths
 
 
 def summarize_files(files: Sequence[FileMeasurement], overhead: int) -> dict[str, Any]:
@@ -345,28 +356,31 @@ def _packet_cuts(
     by_length: dict[int, Cut] = {}
     # Of a file that does not come back exactly, the cuts that decode still count.
     with contextlib.suppress(BitstreamError):
-        shown = None if every_packet else _last_packets_within_rates(container, encoded)
-        for frame in decode_frames(container, model, shown=shown):
-            told = [entry for entry in encoded.ledger if entry.s >= frame.step]
+        lengths = cut_lengths(container, encoded, every_packet=every_packet)
+        for frame in decode_frames(container, model, lengths=lengths):
+            shares = _shares_told(encoded, frame, model)
             by_length[frame.stream_bytes] = Cut(
                 stream_bytes=frame.stream_bytes,
                 step=frame.step,
                 mse=mean_squared_error(frame.pixels, pixels),
                 ssim=ssim(frame.pixels, pixels),
-                kl_bits=math.fsum(entry.kl_bits for entry in told),
-                paid_bits=sum(entry.paid_bits for entry in told),
+                kl_bits=math.fsum(share * entry.kl_bits for share, entry in shares),
+                paid_bits=round(sum(share * entry.paid_bits for share, entry in shares)),
                 exact_values=frame.exact_values,
             )
     return tuple(by_length[length] for length in sorted(by_length))
 
 
-def _last_packets_within_rates(container: Container, encoded: Encoded) -> set[int]:
-    """For each of the table's rates how many packets a file cut to it holds."""
-    paid_bits = np.cumsum([entry.paid_bits for entry in encoded.ledger])
-    lengths = len(container.header_bytes) + -(-paid_bits // 8)
-    rates = (*TABLE_RATES_BPD, *np.arange(TABLE_RATES_BPD[-1], encoded.bpd, TABLE_STRIDE_BPD))
-    held = [math.floor(rate * container.header.dimensions / 8.0) for rate in rates]
-    return set(np.searchsorted(lengths, held, side="right").tolist())
+def _shares_told(
+    encoded: Encoded, frame: Frame, model: CodecModel
+) -> list[tuple[float, LedgerEntry]]:
+    """The packets that ``frame`` knows of, and how much of each: of its KL, that of the last."""
+    told = [(1.0, entry) for entry in encoded.ledger[: frame.packets]]
+    if frame.packets < len(encoded.ledger):
+        last, snr = encoded.ledger[frame.packets], model.schedule.snr
+        share = (snr[frame.step] - snr[last.t]) / (snr[last.s] - snr[last.t])
+        told.append((float(share), last))
+    return told
 
 
 def _stored_cuts(container: Container, model: CodecModel, pixels: Pixels) -> tuple[Cut, ...]:

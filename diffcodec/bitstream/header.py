@@ -16,7 +16,7 @@ from diffcodec.errors import (
 from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 MAGIC = 0xDFC
-VERSION = 7
+VERSION = 8
 FINEST_STEPS = 1000
 """T: steps of the finest grid, on which hops begin and end."""
 MODEL_ID_BYTES = 2

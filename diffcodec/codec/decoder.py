@@ -1,5 +1,6 @@
 """The decoder: a stream, or any prefix of one, to successively finer images."""
 
+import copy
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from diffcodec.bitstream.header import LastStage
 from diffcodec.bitstream.stored import unpack_pixels
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.pixels import PixelStage
-from diffcodec.codec.plan import PlanConfig, hop_stream_bits
+from diffcodec.codec.plan import Packet, PlanConfig, hop_stream_bits
 from diffcodec.codec.reverse import ReverseProcess, plan_of
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.diffusion.process import signal_to_levels
@@ -30,7 +31,8 @@ class Frame:
             hops end at; 0 for exact pixels.
         stream_bytes: length of the shortest prefix of the file that gives this image.
         pixels: uint8 [H, W, C].
-        packets: whole packets that were decoded for it.
+        packets: whole packets that were decoded for it; a file that is cut short may have told a
+            part of another.
         exact_values: how many of the pixels' values the last stage has told.
         exact: whether the pixels are the original's.
         truncated: the file ends here, before its own end.
@@ -57,7 +59,7 @@ def decode_frames(
     *,
     stop_at_step: int = 0,
     every: bool = True,
-    shown: Collection[int] | None = None,
+    lengths: Collection[int] | None = None,
 ) -> Iterator[Frame]:
     """x̂_0 before the first packet, after each packet, and in a lossless file after each run.
 
@@ -68,8 +70,9 @@ def decode_frames(
         model: the model that the header names; not needed for stored pixels.
         stop_at_step: packets that end below this step are left, and, unless it is 0, the pixels.
         every: False gives the last frame alone, without evaluating the network for the others.
-        shown: numbers of packets, counted from 1, after which a frame is wanted; after others there
-            is one only where it costs no evaluation of its own, before a hop. None wants all.
+        lengths: of beginnings of the file, in bytes, whose images are wanted, with what they tell
+            of the packet that they end in. Then there is a frame after a whole packet only where it
+            costs no evaluation of its own, before a hop. None wants one after every whole packet.
 
     Raises:
         ModelMismatchError: the file was made with another model; raised before any frame.
@@ -85,7 +88,7 @@ def decode_frames(
             f"{container.name}: expected the model {container.header.model_id.hex()} that it was "
             f"encoded with, found {found}"
         )
-    yield from _decode_hops(container, model, stop_at_step, every, shown)
+    yield from _decode(container, model, stop_at_step, every, lengths)
 
 
 def find_hops_end(container: Container, model: CodecModel) -> Container:
@@ -114,59 +117,32 @@ def find_hops_end(container: Container, model: CodecModel) -> Container:
     return container.with_hop_bytes(-(-bits // 8))
 
 
-def _decode_hops(
+def _decode(
     container: Container,
     model: CodecModel,
     stop_at_step: int,
     every: bool,
-    shown: Collection[int] | None,
+    lengths: Collection[int] | None,
 ) -> Iterator[Frame]:
     container = find_hops_end(container, model)
     header, hops = container.header, container.hops()
-    layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
-    config = PlanConfig(header.growth_index, header.parts, header.channel_code)
     try:
-        process = ReverseProcess(model, layout, config, header.final_step)
+        walk = _HopWalk(container, hops.data, model)
     except BitstreamError as error:
         raise BitstreamError(f"{container.name}: {error}") from error
-    reader = BitReader(hops.data)
-    header_bytes, told_bits, packets = len(container.header_bytes), 0, 0
-
-    def frame(truncated: bool = False, estimate: PixelEstimate | None = None) -> Frame:
-        stream_bytes = header_bytes + -(-told_bits // 8)
-        x_hat = (estimate or process.estimate()).mean
-        pixels = signal_to_levels(layout.join(x_hat))
-        return Frame(process.plan.t, stream_bytes, pixels, packets, truncated=truncated)
-
-    while not process.plan.finished:
-        try:
-            packet = process.plan.packet(reader.read_unary() if process.plan.is_due else 0)
-            if packet.s < stop_at_step:
-                yield frame()
-                return
-            process.require(packet, reader)
-        except TruncatedStreamError:
-            yield frame(truncated=True)
-            return
-        except BitstreamError as error:
-            yield frame()
-            raise BitstreamError(f"{container.name}: {error}") from error
-        if every and (shown is None or packet.begins_hop or packets in shown):
-            yield frame()
-        process.hear(packet, reader)
-        packets += 1
-        told_bits = reader.position
-    wants_pixels = header.last_stage is LastStage.GAUSSIAN and stop_at_step == 0
-    if not wants_pixels:
-        yield frame(truncated=not hops.complete)
+    yield from walk.frames(stop_at_step, every, lengths)
+    if not walk.process.plan.finished:
         return
-    first = process.estimate()
-    best = hop_frame = frame(estimate=first)
+    if header.last_stage is not LastStage.GAUSSIAN or stop_at_step > 0:
+        yield walk.frame(truncated=not hops.complete)
+        return
+    first = walk.process.estimate()
+    best = hop_frame = walk.frame(estimate=first)
     try:
         payload, length = container.last_stage(), container.payload_bytes
         if length is not None and (payload.complete or payload.data):
             start = len(container.content) - len(payload.data)
-            stage = PixelStage(model, layout, process.z, process.plan.t, first)
+            stage = PixelStage(model, walk.layout, walk.process.z, walk.process.plan.t, first)
             for finer in stage.decode(payload.data, length, container.name, every=every):
                 if every:
                     yield best
@@ -181,6 +157,99 @@ def _decode_hops(
         yield hop_frame
         raise
     yield replace(best, step=0, exact=True) if payload.complete else replace(best, truncated=True)
+
+
+class _HopWalk:
+    """The hops of a file, packet by packet.
+
+    Attributes:
+        layout: the image's tiles.
+        process: where the reverse process stands, after the last whole packet.
+    """
+
+    def __init__(self, container: Container, data: bytes, model: CodecModel) -> None:
+        """Stand before the first packet of ``data``, the hop stream or its beginning.
+
+        Raises:
+            BitstreamError: the channel code is not one that this release knows.
+        """
+        header = container.header
+        self.layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
+        config = PlanConfig(header.growth_index, header.parts, header.channel_code)
+        self.process = ReverseProcess(model, self.layout, config, header.final_step)
+        self._name, self._before_hops = container.name, len(container.header_bytes)
+        self._data_bytes, self._reader = len(data), BitReader(data)
+        self._told_bytes, self._packets = 0, 0
+
+    def frame(self, *, truncated: bool = False, estimate: PixelEstimate | None = None) -> Frame:
+        """The image after the last whole packet, from ``estimate`` where it is known."""
+        estimate = estimate or self.process.estimate()
+        frame = self._frame_of(estimate, self.process.plan.t, self._told_bytes)
+        return replace(frame, truncated=truncated)
+
+    def frames(
+        self, stop_at_step: int, every: bool, lengths: Collection[int] | None
+    ) -> Iterator[Frame]:
+        """Walk: the frames of `decode_frames` up to the end of the hops, but for the one there.
+
+        A walk that ends before has given the last frame that there is.
+
+        Raises:
+            BitstreamError: a correction that no encoder makes; after the last frame.
+        """
+        plan, reader = self.process.plan, self._reader
+        wanted = sorted(length - self._before_hops for length in lengths or ())
+        while not plan.finished:
+            try:
+                packet = plan.packet(reader.read_unary() if plan.is_due else 0)
+            except TruncatedStreamError:
+                yield self.frame(truncated=True)
+                return
+            except BitstreamError as error:
+                yield self.frame()
+                raise BitstreamError(f"{self._name}: {error}") from error
+            if packet.s < stop_at_step:
+                yield self.frame()
+                return
+            whole = -(-(reader.position + self.process.packet_bits(packet)) // 8)
+            inside = [n for n in wanted if self._told_bytes <= n < min(whole, self._data_bytes)]
+            parts = [self._beginning(packet, n) for n in inside] if every else []
+            if every and (lengths is None or packet.begins_hop or None in parts):
+                yield self.frame()
+            for part in dict.fromkeys(parts):
+                if part is not None:
+                    yield self._frame_within(part)
+            # Before anything is made for the packet.
+            if whole > self._data_bytes:
+                part = self._beginning(packet, self._data_bytes)
+                yield (
+                    self.frame(truncated=True)
+                    if part is None
+                    else replace(self._frame_within(part), truncated=True)
+                )
+                return
+            self.process.hear(packet, reader)
+            self._told_bytes = -(-reader.position // 8)
+            self._packets += 1
+
+    def _beginning(self, packet: Packet, length: int) -> Packet | None:
+        """What ``length`` bytes of the hops, too few for ``packet``, tell of it, as a packet.
+
+        Nothing in the byte in which the packet before it ends: that byte gives that one's image.
+        """
+        if length <= self._told_bytes:
+            return None
+        return self.process.beginning(packet, 8 * length - self._reader.position)
+
+    def _frame_within(self, part: Packet) -> Frame:
+        """The image after a packet's beginning; the walk stays before the packet."""
+        process, reader = self.process.fork(), copy.copy(self._reader)
+        process.hear(part, reader)
+        return self._frame_of(process.estimate(), part.s, -(-reader.position // 8))
+
+    def _frame_of(self, estimate: PixelEstimate, step: int, told_bytes: int) -> Frame:
+        pixels = signal_to_levels(self.layout.join(estimate.mean))
+        return Frame(step, self._before_hops + told_bytes, pixels, self._packets)
 
 
 def _stored_frame(container: Container) -> Frame:

@@ -170,8 +170,10 @@ class _Run:
                 lossless = self._fork().lossless()
                 if len(lossless.data) <= budget_bytes:
                     return lossless
-            if self._bytes_after(correction, packet) > budget_bytes:
-                self._fill(correction, packet, budget_bytes)
+            bits_left = self._bits_left(budget_bytes, correction, packet)
+            if bits_left < self._process.packet_bits(packet):
+                if (part := self._process.beginning(packet, bits_left)) is not None:
+                    self._code(correction, part)
                 break
             self._code(correction, packet)
         return self._lossy()
@@ -204,21 +206,13 @@ class _Run:
         )
         self._on_step(packet.s)
 
-    def _fill(self, correction: int, packet: Packet, budget_bytes: int) -> None:
-        """Code the part of ``packet`` that the rest of the budget holds, if any does."""
-        for end in range(packet.s + 1, packet.t):
-            shorter = self._process.plan.packet(correction, end)
-            if self._bytes_after(correction, shorter) <= budget_bytes:
-                self._code(correction, shorter)
-                return
-
-    def _bytes_after(self, correction: int, packet: Packet) -> int:
-        """Size of a lossy file that ends with ``packet``."""
+    def _bits_left(self, budget_bytes: int, correction: int, packet: Packet) -> int:
+        """What a lossy file of ``budget_bytes`` has left for the code of ``packet``."""
         told = BitWriter()
         if packet.corrected:
             told.write_unary(correction)
-        bits = self._writer.bit_length + told.bit_length + self._layout.count * packet.bits
-        return len(self._file(bytes(-(-bits // 8))))
+        hop_bits = 8 * (budget_bytes - len(self._file(b"")))
+        return hop_bits - self._writer.bit_length - told.bit_length
 
     def _rmse(self) -> float:
         decoded = signal_to_levels(self._layout.join(self._process.estimate().mean))

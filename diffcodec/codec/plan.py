@@ -6,7 +6,7 @@ between which x̂_0 is updated without the network. Hops grow in proportion to t
 bits buy; so an image that is harder than the average takes more hops, not larger ones.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,7 +90,8 @@ class Packet:
         trust: how far the model's error spectrum is believed in this hop, 0 to 1.
         begins_hop: whether x̂_0 comes straight from the network.
         corrected: whether a correction is told before it.
-        runs_on: whether the hop has other packets, with which this one's code is of one piece.
+        runs_on: whether a search for its code should look ahead to packets of nearly the same δ:
+            the hop has others, and this one is not the file's last.
     """
 
     t: int
@@ -226,12 +227,26 @@ class HopPlan:
         code, state = self._code, self.code_state
         kl_nats = code.bought_nats(code.nearest_budget(part_bits, state), state)
         s = max(end, self._step_for(kl_nats, error))
-        kl_nats = hop_kl_nats(self._schedule, s, self.t, self._dimensions * error)
-        largest = code.nearest_budget(LARGEST_PACKET_BITS, state)
-        kl_nats = min(kl_nats, code.bought_nats(largest, state))
-        bits = code.payload_bits(kl_nats, state)
-        runs_on = self._hop()[0] > 1
+        runs_on = s > end and self._hop()[0] > 1
+        bits = self._budget(s, error)
         return Packet(self.t, s, bits, error, trust, self.at_hop, self.is_due, runs_on)
+
+    def beginning(self, packet: Packet, bits: int) -> Packet | None:
+        """What the first ``bits`` bits of each vector of ``packet`` tell, as a packet.
+
+        It is the one that the plan has where a file's final step is its end. None where they do not
+        tell anything.
+        """
+        state = self.code_state
+        told = self._code.largest_budget(min(bits, packet.bits), state)
+        if not told:
+            return None
+        nearest = self._step_for(self._code.bought_nats(told, state), packet.error)
+        for s in range(max(packet.s, nearest), packet.t):
+            budget = self._budget(s, packet.error)
+            if budget <= told:
+                return replace(packet, s=s, bits=budget, runs_on=False)
+        return None
 
     def advance(self, packet: Packet, code_state: CodeState) -> None:
         """Move to the end of ``packet``, after which the channel code stands at ``code_state``."""
@@ -258,6 +273,14 @@ class HopPlan:
         bits = max(SMALLEST_HOP_BITS, growing)
         parts = max(1, min(self._config.parts, bits // SMALLEST_PART_BITS))
         return parts, bits // parts
+
+    def _budget(self, s: int, error: float) -> int:
+        """The bits for each vector that take it to step ``s`` at ``error``."""
+        code, state = self._code, self.code_state
+        kl_nats = hop_kl_nats(self._schedule, s, self.t, self._dimensions * error)
+        largest = code.nearest_budget(LARGEST_PACKET_BITS, state)
+        kl_nats = min(kl_nats, code.bought_nats(largest, state))
+        return code.payload_bits(kl_nats, state)
 
     def _step_for(self, kl_nats: float, error: float) -> int:
         """The step s < t whose hop at ``error`` comes nearest to ``kl_nats``."""

@@ -103,13 +103,16 @@ class ReverseProcess:
         )
         self._advance(packet, c, state)
 
-    def require(self, packet: Packet, reader: BitReader) -> None:
-        """Check that ``reader`` holds the whole packet, before anything is made for it.
+    def packet_bits(self, packet: Packet) -> int:
+        """Length of ``packet``'s code, of all vectors, without its correction."""
+        return self._shape[0] * packet.bits
 
-        Raises:
-            TruncatedStreamError: it does not.
+    def beginning(self, packet: Packet, bits: int) -> Packet | None:
+        """What the first ``bits`` bits of ``packet``'s code tell, as a packet.
+
+        None where they do not tell a section of every vector.
         """
-        reader.require(self._shape[0] * packet.bits)
+        return self.plan.beginning(packet, bits // self._shape[0])
 
     def hear(self, packet: Packet, reader: BitReader) -> None:
         """Read what `tell` wrote, and advance."""

@@ -70,6 +70,12 @@ class ChannelCode(Protocol):
     def nearest_budget(self, bits: int, state: CodeState) -> int:
         """The budget nearest to ``bits`` among those that the code can spend."""
 
+    def largest_budget(self, bits: int, state: CodeState) -> int:
+        """The largest budget of at most ``bits``; 0 if there is none.
+
+        A packet's first bits, if so many of each vector's, are a packet of that budget.
+        """
+
     def bought_nats(self, bits: int, state: CodeState) -> float:
         """The KL, r²/2 nats, that a budget of ``bits`` buys on average."""
 
@@ -179,6 +185,11 @@ class TrellisCode:
         sections = round((bits - self.budget_bits(0, state)) / self.new_bits)
         return self.budget_bits(max(1, sections), state)
 
+    def largest_budget(self, bits: int, state: CodeState) -> int:
+        """The largest budget of at most ``bits``; 0 where they do not hold a section."""
+        sections = (bits - self.budget_bits(0, state)) // self.new_bits
+        return self.budget_bits(sections, state) if sections > 0 else 0
+
     def payload_bits(self, kl_nats: float, state: CodeState) -> int:
         """The budget, in bits for each vector, that buys nearest to ``kl_nats``."""
         start = 0.0 if state.registers else self.first_bits - self.section_bits
@@ -202,26 +213,29 @@ class TrellisCode:
     ) -> tuple[Float32, CodeState]:
         """Write ``bits`` bits for each row of ``delta``, float32[G, n]; return ``decode``'s c.
 
+        The first section of every row precedes all second ones: a beginning of the packet tells
+        something of every row.
+
         Ties and FFT rounding affect only the choice of path. Raises ValueError for a budget that no
         number of sections costs.
         """
         sections = self.sections(bits, state)
         code = np.empty(delta.shape, dtype=np.float32)
-        last = []
+        registers = np.empty((sections, len(delta)), dtype=np.int64)
         ahead = self.lookahead if runs_on else 0
         for group, row in enumerate(delta):
             searched = range(state.sections, state.sections + sections + ahead)
             signs = _signs(noise, group, searched, delta.shape[1])
             before = state.registers[group] if state.registers else None
-            registers = self._search(row, signs, before)[:sections]
-            fresh = registers
-            if before is None:
-                writer.write(int(registers[0]), self.register_bits)
-                fresh = registers[1:]
-            writer.write_array(fresh & ((1 << self.new_bits) - 1), self.new_bits)
-            code[group] = self._sum_codewords(registers, signs[:sections])
-            last.append(int(registers[-1]))
-        return code, CodeState(state.sections + sections, tuple(last))
+            path = self._search(row, signs, before)[:sections]
+            registers[:, group] = path
+            code[group] = self._sum_codewords(path, signs[:sections])
+        fresh = registers
+        if not state.registers:
+            writer.write_array(registers[0], self.register_bits)
+            fresh = registers[1:]
+        writer.write_array(fresh & ((1 << self.new_bits) - 1), self.new_bits)
+        return code, CodeState(state.sections + sections, tuple(registers[-1].tolist()))
 
     def decode(
         self,
@@ -238,23 +252,20 @@ class TrellisCode:
         sections = self.sections(bits, state)
         groups, dimension = shape
         code = np.empty(shape, dtype=np.float32)
-        last = []
+        registers = np.empty((sections, groups), dtype=np.int64)
+        register, told = np.array(state.registers, dtype=np.int64), 0
+        if not state.registers:
+            register = reader.read_array(groups, self.register_bits)
+            registers[0], told = register, 1
+        new = reader.read_array((sections - told) * groups, self.new_bits).reshape(-1, groups)
+        for section, values in enumerate(new, start=told):
+            register = (register << self.new_bits | values) & ((1 << self.register_bits) - 1)
+            registers[section] = register
         for group in range(groups):
-            registers = np.empty(sections, dtype=np.int64)
-            if state.registers:
-                register, told = state.registers[group], 0
-            else:
-                register = reader.read(self.register_bits)
-                registers[0], told = register, 1
-            new = reader.read_array(sections - told, self.new_bits)
-            for section, value in enumerate(new.tolist(), start=told):
-                register = (register << self.new_bits | value) & ((1 << self.register_bits) - 1)
-                registers[section] = register
             searched = range(state.sections, state.sections + sections)
             signs = _signs(noise, group, searched, dimension)
-            code[group] = self._sum_codewords(registers, signs)
-            last.append(register)
-        return code, CodeState(state.sections + sections, tuple(last))
+            code[group] = self._sum_codewords(registers[:, group], signs)
+        return code, CodeState(state.sections + sections, tuple(register.tolist()))
 
     def _bank_size(self, dimension: int) -> int:
         return -(-(1 << self.register_bits) // (2 * dimension))

@@ -72,6 +72,10 @@ class PoissonCode:
         """Any whole number of bits, at least one, can be planned."""
         return max(1, bits)
 
+    def largest_budget(self, bits: int, state: CodeState) -> int:
+        """None: the lengths of codes vary, and no beginning of a packet is one."""
+        return 0
+
     def payload_bits(self, kl_nats: float, state: CodeState) -> int:
         """The mean length, in bits for each vector, of codes that carry ``kl_nats``."""
         kl_bits = nats_to_bits(float(kl_nats))

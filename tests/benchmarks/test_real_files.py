@@ -84,6 +84,23 @@ def test_the_error_at_a_cut_is_that_of_the_file_cut_there(
         assert cut.mse == pytest.approx(float(np.mean(difference**2)))
 
 
+def test_a_cut_at_a_rate_uses_all_its_bytes(
+    measurements: list[FileMeasurement], model: CodecModel, lossless_data: bytes
+) -> None:
+    inside = 0
+    for rate in TABLE_RATES_BPD:
+        (cut,) = cuts_at_rate(measurements[:1], rate)
+        if cut is None or cut.exact_values:
+            continue
+        held = math.floor(rate * measurements[0].dimensions / 8.0)
+        # A section of every vector is four bits.
+        assert held - 1 <= cut.stream_bytes <= held
+        *_, frame = decode_frames(Container.open(lossless_data[:held], "file"), model, every=False)
+        assert (frame.step, frame.stream_bytes) == (cut.step, cut.stream_bytes)
+        inside += 1
+    assert inside > 1
+
+
 def test_few_cuts_are_those_of_every_packet_at_hops_and_at_the_table_s_rates(
     images: Pixels, model: CodecModel, measurements: list[FileMeasurement], hops_always: None
 ) -> None:
@@ -111,7 +128,7 @@ def test_frames_at_hops_cost_next_to_no_evaluations(
 
     monkeypatch.setattr(CodecModel, "estimate", counted)
     counts = []
-    for options in ({"every": False}, {"shown": ()}, {}):
+    for options in ({"every": False}, {"lengths": ()}, {}):
         calls.clear()
         list(decode_frames(Container.open(lossless_data, "file"), model, **options))
         counts.append(len(calls))
@@ -127,8 +144,10 @@ def test_what_the_cuts_hold_is_counted(measurements: list[FileMeasurement]) -> N
             values = [getattr(cut, column) for cut in cuts]
             assert values == sorted(values)
         for cut in measurement.hop_cuts:
-            # A cut is the header and the packets' bits, whole bytes of them.
-            assert cut.stream_bytes == measurement.header_bytes + -(-cut.paid_bits // 8)
+            # A cut is the header and the packets' bits, whole bytes of them; a packet that it ends
+            # in pays and buys in proportion.
+            held_bytes = measurement.header_bytes + -(-cut.paid_bits // 8)
+            assert abs(cut.stream_bytes - held_bytes) <= 2
         told = [cut.exact_values for cut in cuts]
         assert told == sorted(told)
         assert cuts[len(measurement.hop_cuts)].exact_values > 0

@@ -245,13 +245,48 @@ def test_frames_are_what_their_prefixes_give(
             np.testing.assert_array_equal(
                 decode(encoded.data[: frame.stream_bytes]).pixels, frame.pixels
             )
-        # One byte less gives the frame before.
-        for before, frame in pairwise(frames[:6]):
+        # One byte less gives what was whole before it.
+        for before, frame in pairwise(frames[: len(encoded.ledger)]):
             shorter = decode(encoded.data[: frame.stream_bytes - 1])
-            assert (shorter.step, shorter.stream_bytes) == (before.step, before.stream_bytes)
+            assert shorter.packets == before.packets
+            assert frame.step <= shorter.step <= before.step
+            assert before.stream_bytes <= shorter.stream_bytes < frame.stream_bytes
         if exact:
             np.testing.assert_array_equal(frames[-1].pixels, pixels)
         assert not any(frame.truncated for frame in frames)
+
+
+@pytest.mark.parametrize("name", ["lossless", "lossy", "gray", "tiled"])
+def test_a_packet_that_is_cut_short_is_a_shorter_one(
+    name: str, files: Files, model: CodecModel, decode: Decode
+) -> None:
+    encoded, pixels = files[name]
+    container = Container.open(encoded.data, "a.dfc")
+    start, parts = len(container.header_bytes), 0
+    frames = list(decode_frames(container, model))
+    for before, after in pairwise(frames[: len(encoded.ledger) + 1][:12]):
+        steps = [before.step]
+        for length in range(before.stream_bytes, after.stream_bytes):
+            cut = decode(encoded.data[:length])
+            steps.append(cut.step)
+            if cut.step == before.step:
+                np.testing.assert_array_equal(cut.pixels, before.pixels)
+                continue
+            parts += 1
+            assert (cut.packets, cut.truncated) == (before.packets, True)
+            # What a file says whose final step is there, but for its own end.
+            header = dataclasses.replace(
+                container.header, last_stage=LastStage.NONE, final_step=cut.step
+            )
+            twin = assemble(header, encoded.data[start : cut.stream_bytes])
+            whole = decode(twin)
+            assert (whole.step, whole.packets) == (cut.step, before.packets + 1)
+            np.testing.assert_array_equal(whole.pixels, cut.pixels)
+            # Every tile has its share.
+            assert (cut.pixels != before.pixels).reshape(len(pixels), -1).any(axis=1).all()
+        assert steps == sorted(steps, reverse=True)
+        assert after.step <= steps[-1]
+    assert parts > 10
 
 
 def test_a_truncated_file_gives_each_frame_once(lossless: Encoded, model: CodecModel) -> None:

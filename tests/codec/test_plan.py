@@ -1,3 +1,4 @@
+from dataclasses import replace
 from itertools import cycle, pairwise
 
 import numpy as np
@@ -171,6 +172,50 @@ def test_a_correction_that_no_encoder_makes_is_refused(correction: int) -> None:
         plan_to(effort_level(DEFAULT_EFFORT).plan).packet(correction)
 
 
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(configs, st.integers(0, 60), st.integers(-20, 200), st.integers(-6, 6))
+def test_the_beginning_of_a_packet_is_one_of_a_plan_that_ends_there(
+    config: PlanConfig, packets: int, bits: int, correction: int
+) -> None:
+    plan = plan_to(config)
+    for _ in range(packets):
+        if not plan.finished:
+            move(plan, plan.packet(0))
+    if plan.finished:
+        return
+    correction = correction if plan.is_due else 0
+    packet, state = plan.packet(correction), plan.code_state
+    part = plan.beginning(packet, bits)
+    code = config.code
+    smallest = code.new_bits if state.registers else code.register_bits
+    if bits < smallest:
+        assert part is None
+    if part is None:
+        return
+    assert smallest <= part.bits <= min(bits, packet.bits)
+    assert packet.s <= part.s < packet.t
+    assert not part.runs_on
+    # What a decoder makes of a file whose final step this is.
+    alike = replace(plan.packet(correction, part.s), runs_on=False)
+    assert alike == part
+    # No section of it is left out where the grid is fine enough.
+    if packet.t - packet.s > packet.bits:
+        assert part.bits == code.largest_budget(min(bits, packet.bits), state)
+    longer = plan.beginning(packet, bits + code.new_bits)
+    assert longer is not None
+    assert longer.s <= part.s
+
+
+def test_a_file_s_last_packet_looks_no_further() -> None:
+    plan, looked_ahead = plan_to(effort_level(DEFAULT_EFFORT).plan, final_step=300), 0
+    while not plan.finished:
+        packet = plan.packet(0)
+        assert not (packet.s == 300 and packet.runs_on)
+        looked_ahead += packet.runs_on
+        move(plan, packet)
+    assert looked_ahead > 10
+
+
 def test_an_unknown_channel_code_is_refused() -> None:
     with pytest.raises(BitstreamError, match="found 200"):
         plan_to(PlanConfig(40, 16, code_id=200))
@@ -311,7 +356,7 @@ def test_a_hop_of_one_packet_begins_the_code_anew() -> None:
             parted += 1
             # The first hop that has parts goes on from the last one that has none.
             assert state.registers
-        else:
+        elif packet.s > 0:
             alone += 1
             assert packet.begins_hop
             assert not state.registers

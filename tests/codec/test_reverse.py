@@ -188,8 +188,9 @@ def test_a_decoder_hears_what_an_encoder_tells(
         BitReader(writer.to_bytes()),
     )
     for packet in packets:
-        heard.require(packet, reader)
+        start = reader.position
         heard.hear(packet, reader)
+        assert reader.position - start == heard.packet_bits(packet)
         assert heard.plan.t == packet.s
     assert heard.plan.finished
     assert heard.plan.code_state == told.plan.code_state

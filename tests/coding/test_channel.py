@@ -279,6 +279,8 @@ def test_budgets_and_what_they_buy_are_inverses(code: TrellisCode, state: CodeSt
         nearest = min(budgets, key=lambda bits: abs(code.bought_nats(bits, state) - kl_nats))
         assert code.payload_bits(kl_nats, state) == nearest
     assert code.payload_bits(0.0, state) == code.nearest_budget(0, state) == budgets[0]
+    for bits in range(budgets[-1]):
+        assert code.largest_budget(bits, state) == max([0, *(b for b in budgets if b <= bits)])
     for impossible in (budgets[0] + 1, budgets[0] - code.new_bits, 0):
         with pytest.raises(ValueError, match="budget"):
             code.bought_nats(impossible, state)
@@ -300,32 +302,36 @@ def test_a_truncated_payload_is_reported() -> None:
 
 @pytest.mark.parametrize("code", [*CODES, SMALL, HALF_NEW], ids=lambda code: code.name)
 @pytest.mark.parametrize(
-    "state", [START, CodeState(7, (0b101101,)), CodeState(7)], ids=["first", "later", "anew"]
+    "state", [START, CodeState(7, (0b101101, 0b011)), CodeState(7)], ids=["first", "later", "anew"]
 )
 def test_decoding_is_what_the_format_says(code: TrellisCode, state: CodeState) -> None:
-    width, new, dimension, sections = code.register_bits, code.new_bits, 50, 3
+    width, new, dimension, sections, count = code.register_bits, code.new_bits, 50, 3, 2
     bits = code.budget_bits(sections, state)
-    payload = bytes(range(201, 201 + -(-bits // 8)))
+    payload = bytes(range(201, 201 + -(-count * bits // 8)))
     digits = "".join(f"{octet:08b}" for octet in payload)
-    total = np.zeros(dimension, dtype=np.float32)
-    register = state.registers[0] if state.registers else 0
+    total = np.zeros((count, dimension), dtype=np.float32)
+    registers = list(state.registers) or [0] * count
     for section in range(state.sections, state.sections + sections):
         begins = section == state.sections and not state.registers
-        taken = digits[:width] if begins else digits[:new]
-        digits = digits[len(taken) :]
-        register = ((register << new) + int(taken, 2)) % (1 << width)
-        number = (register % (1 << new) << (width - new)) + (register >> new)
-        vector, shift = divmod(number % (1 << (width - 1)), dimension)
-        steps = SharedNoise(CODEBOOK_DOMAIN, dimension).normal_steps(vector, (dimension,))
-        squared_norm = sum(step * step for step in steps.tolist())
-        codeword = np.roll((steps * np.sqrt(dimension / squared_norm)).astype(np.float32), shift)
-        minus = number >> (width - 1)
-        signs = SharedNoise(3, section).signs(0, (dimension,))
-        total = total + signs * (-codeword if minus else codeword)
+        for group in range(count):
+            taken = digits[:width] if begins else digits[:new]
+            digits = digits[len(taken) :]
+            register = ((registers[group] << new) + int(taken, 2)) % (1 << width)
+            number = (register % (1 << new) << (width - new)) + (register >> new)
+            vector, shift = divmod(number % (1 << (width - 1)), dimension)
+            steps = SharedNoise(CODEBOOK_DOMAIN, dimension).normal_steps(vector, (dimension,))
+            squared_norm = sum(step * step for step in steps.tolist())
+            scaled = (steps * np.sqrt(dimension / squared_norm)).astype(np.float32)
+            codeword = np.roll(scaled, shift)
+            minus = number >> (width - 1)
+            signs = SharedNoise(3, section).signs(group, (dimension,))
+            total[group] = total[group] + signs * (-codeword if minus else codeword)
+            registers[group] = register
     # The noise's own index is of no account: a section's is its number.
-    decoded, after = code.decode((1, dimension), bits, SharedNoise(3, 1), state, BitReader(payload))
-    np.testing.assert_array_equal(decoded[0], total / np.sqrt(np.float32(sections)))
-    assert after == CodeState(state.sections + sections, (register,))
+    reader = BitReader(payload)
+    decoded, after = code.decode((count, dimension), bits, SharedNoise(3, 1), state, reader)
+    np.testing.assert_array_equal(decoded, total / np.sqrt(np.float32(sections)))
+    assert after == CodeState(state.sections + sections, tuple(registers))
 
 
 def test_decoded_noise_is_pinned() -> None:
