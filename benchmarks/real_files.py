@@ -1,8 +1,8 @@
 """What real files measure: one lossless file an image, all its prefixes, and files for budgets.
 
 A lossless file is decoded hop by hop; each hop gives the length of the shortest prefix of the file
-that holds it, and the error of the image that this prefix decodes to; so does the prefix of each of
-the table's rates. Three questions are asked of these cuts. At equal length: cut every file at the
+that holds it, and the error of the image that this prefix decodes to; so does the prefix of each
+rate of the table and of the curve. Three questions are asked of these cuts. At equal length: cut every file at the
 same number of bytes. At equal noise: stop every file at one step of the reverse process, so that
 hard images take more bits, as other codecs' quality settings do. And what it cost: bits paid for
 the KL bought so far.
@@ -39,7 +39,8 @@ Pixels = NDArray[np.uint8]
 BUDGETS_BPD = (0.1, 0.2, 0.3, 0.5, 1.0, 2.0)
 STORED_CUTS = 16
 """Cuts at which the error of a file of stored pixels is measured: it has no packets."""
-CURVE_POINTS = 80
+CURVE_RATES_BPD = tuple((0.02 * 2.0 ** (np.arange(55) / 6.0)).tolist())
+"""Up to more than eight bits, which the largest file has."""
 TABLE_RATES_BPD = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 1.5)
 TABLE_STRIDE_BPD = 0.5
 """Distance of the table's rates beyond its listed ones."""
@@ -144,7 +145,7 @@ def measure_file(
 
     Args:
         every_packet: measure a cut after every packet, which costs an evaluation of the network
-            each; otherwise where hops begin, for nothing, and at the table's rates.
+            each; otherwise where hops begin, for nothing, and at the rates of table and curve.
     """
     encoded = encode_image(pixels, model, EncoderSettings.for_effort(effort))
     container = Container.open(encoded.data, name)
@@ -202,8 +203,8 @@ def decode_last(data: bytes, model: CodecModel) -> Pixels:
 
 
 def cut_lengths(container: Container, encoded: Encoded, *, every_packet: bool) -> set[int]:
-    """To how many bytes a file is cut: by the table's rates, and behind its packets if asked to."""
-    rates = (*TABLE_RATES_BPD, *np.arange(TABLE_RATES_BPD[-1], encoded.bpd, TABLE_STRIDE_BPD))
+    """To how many bytes a file is cut: by all rates, and behind its packets if asked to."""
+    rates = (*CURVE_RATES_BPD, *_table_rates(encoded.bpd))
     lengths = {math.floor(rate * encoded.header.dimensions / 8.0) for rate in rates}
     if every_packet:
         paid_bits = np.cumsum([entry.paid_bits for entry in encoded.ledger], dtype=np.int64)
@@ -224,8 +225,8 @@ def summarize_files(files: Sequence[FileMeasurement], overhead: int) -> dict[str
         bits_per_dimension(8.0 * file.cuts[0].stream_bytes, file.dimensions) for file in files
     )
     last_bpd = float(sizes_bpd.max())
-    beyond = np.arange(TABLE_RATES_BPD[-1] + TABLE_STRIDE_BPD, last_bpd, TABLE_STRIDE_BPD)
-    rates = [rate for rate in (*TABLE_RATES_BPD, *beyond.tolist()) if first_bpd <= rate]
+    shown = [rate for rate in _table_rates(last_bpd) if first_bpd <= rate]
+    curve = [rate for rate in CURVE_RATES_BPD if first_bpd <= rate < last_bpd]
     low, high = bootstrap_mean(sizes_bpd)
     return {
         "images": len(files),
@@ -242,8 +243,8 @@ def summarize_files(files: Sequence[FileMeasurement], overhead: int) -> dict[str
         "price": _price(files),
         "breakdown": _breakdown(files),
         "evaluations_mean": float(np.mean([file.evaluations for file in files])),
-        "cuts": _at_equal_length(files, np.geomspace(first_bpd, last_bpd, CURVE_POINTS)),
-        "table": _at_equal_length(files, np.array(rates)),
+        "cuts": _at_equal_length(files, sorted({*shown, *curve, last_bpd})),
+        "table": _at_equal_length(files, shown),
         "stops": _at_equal_noise(files),
         "ledger": by_step(files),
     }
@@ -447,9 +448,17 @@ def _point(cuts: Sequence[Cut]) -> dict[str, Any]:
     }
 
 
-def _at_equal_length(files: Sequence[FileMeasurement], rates_bpd: Float64) -> list[dict[str, Any]]:
+def _table_rates(last_bpd: float) -> list[float]:
+    """The table's rates: the listed ones, and beyond them those below ``last_bpd``."""
+    beyond = np.arange(TABLE_RATES_BPD[-1] + TABLE_STRIDE_BPD, last_bpd, TABLE_STRIDE_BPD)
+    return [*TABLE_RATES_BPD, *beyond.tolist()]
+
+
+def _at_equal_length(
+    files: Sequence[FileMeasurement], rates_bpd: Sequence[float]
+) -> list[dict[str, Any]]:
     points = []
-    for rate_bpd in rates_bpd.tolist():
+    for rate_bpd in rates_bpd:
         cuts = [cut for cut in cuts_at_rate(files, rate_bpd) if cut is not None]
         # Rounding may put the first rate below the longest header's.
         if len(cuts) == len(files):

@@ -104,7 +104,7 @@ def command(
         if codec_model is None:
             shown, located = "the pixels behind it are gray", container
         else:
-            shown = f"this is the image after its last whole part, {last.place}"
+            shown = f"this is the image that its whole parts tell, {last.place}"
             located = find_hops_end(container, codec_model)
         terminal.warn(f"{name} ends after {located.extent}: {shown}")
 

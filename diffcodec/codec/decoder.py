@@ -31,8 +31,8 @@ class Frame:
             hops end at; 0 for exact pixels.
         stream_bytes: length of the shortest prefix of the file that gives this image.
         pixels: uint8 [H, W, C].
-        packets: whole packets that were decoded for it; a file that is cut short may have told a
-            part of another.
+        packets: whole packets that were decoded for it.
+        partial: it knows a part of the packet after those, too, in which the file was cut.
         exact_values: how many of the pixels' values the last stage has told.
         exact: whether the pixels are the original's.
         truncated: the file ends here, before its own end.
@@ -42,6 +42,7 @@ class Frame:
     stream_bytes: int
     pixels: NDArray[np.uint8]
     packets: int = 0
+    partial: bool = False
     exact_values: int = 0
     exact: bool = False
     truncated: bool = False
@@ -49,8 +50,9 @@ class Frame:
     @property
     def place(self) -> str:
         """How far it got, for messages: ``packet 40 at step 240, 128 of 3072 values exact``."""
+        packet = f"packet {self.packets}{' and a part of the next' if self.partial else ''}"
         told = f", {self.exact_values} of {self.pixels.size} values exact"
-        return f"packet {self.packets} at step {self.step}{told if self.exact_values else ''}"
+        return f"{packet} at step {self.step}{told if self.exact_values else ''}"
 
 
 def decode_frames(
@@ -245,7 +247,8 @@ class _HopWalk:
         """The image after a packet's beginning; the walk stays before the packet."""
         process, reader = self.process.fork(), copy.copy(self._reader)
         process.hear(part, reader)
-        return self._frame_of(process.estimate(), part.s, -(-reader.position // 8))
+        frame = self._frame_of(process.estimate(), part.s, -(-reader.position // 8))
+        return replace(frame, partial=True)
 
     def _frame_of(self, estimate: PixelEstimate, step: int, told_bytes: int) -> Frame:
         pixels = signal_to_levels(self.layout.join(estimate.mean))

@@ -8,6 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from benchmarks.real_files import (
+    CURVE_RATES_BPD,
     TABLE_RATES_BPD,
     TABLE_STRIDE_BPD,
     Cut,
@@ -88,21 +89,23 @@ def test_the_error_at_a_cut_is_that_of_the_file_cut_there(
 def test_a_cut_at_a_rate_uses_all_its_bytes(
     measurements: list[FileMeasurement], model: CodecModel, lossless_data: bytes
 ) -> None:
-    inside = 0
-    for rate in TABLE_RATES_BPD:
+    inside, hop_cuts = 0, measurements[0].hop_cuts
+    for rate in (*TABLE_RATES_BPD, *CURVE_RATES_BPD):
         (cut,) = cuts_at_rate(measurements[:1], rate)
         if cut is None or cut.exact_values:
             continue
         held = math.floor(rate * measurements[0].dimensions / 8.0)
-        # A section of every vector is four bits.
-        assert held - 1 <= cut.stream_bytes <= held
+        assert cut.stream_bytes <= held
+        if cut.paid_bits and cut != hop_cuts[-1]:
+            # A section of every vector is four bits; what follows the hops comes in whole runs.
+            assert held - 1 <= cut.stream_bytes
         *_, frame = decode_frames(Container.open(lossless_data[:held], "file"), model, every=False)
         assert (frame.step, frame.stream_bytes) == (cut.step, cut.stream_bytes)
         inside += 1
     assert inside > 1
 
 
-def test_few_cuts_are_those_of_every_packet_at_hops_and_at_the_table_s_rates(
+def test_few_cuts_are_those_of_every_packet_at_hops_and_at_all_rates(
     images: Pixels, model: CodecModel, measurements: list[FileMeasurement], hops_always: None
 ) -> None:
     few = measure_file("image", images[0], model, effort_level(1), every_packet=False)
@@ -111,8 +114,12 @@ def test_few_cuts_are_those_of_every_packet_at_hops_and_at_the_table_s_rates(
     assert few.cuts[-1] == every.cuts[-1]
     # One hop a time that the network is evaluated, and the exact pixels.
     assert len(few.cuts) > few.evaluations + 1
-    rates = [rate for rate in TABLE_RATES_BPD if cuts_at_rate([every], rate) != [None]]
-    assert rates
+    rates = [
+        rate
+        for rate in (*TABLE_RATES_BPD, *CURVE_RATES_BPD)
+        if cuts_at_rate([every], rate) != [None]
+    ]
+    assert len(rates) > len(TABLE_RATES_BPD)
     for rate in rates:
         assert cuts_at_rate([few], rate) == cuts_at_rate([every], rate)
 
@@ -144,7 +151,8 @@ def test_what_the_cuts_hold_is_counted(measurements: list[FileMeasurement]) -> N
         for column in ("stream_bytes", "paid_bits", "kl_bits"):
             values = [getattr(cut, column) for cut in cuts]
             assert values == sorted(values)
-        rates = (*TABLE_RATES_BPD, *np.arange(TABLE_RATES_BPD[-1], 9.0, TABLE_STRIDE_BPD))
+        beyond = np.arange(TABLE_RATES_BPD[-1], 9.0, TABLE_STRIDE_BPD)
+        rates = (*TABLE_RATES_BPD, *beyond, *CURVE_RATES_BPD)
         held = {math.floor(rate * measurement.dimensions / 8.0) for rate in rates}
         whole = 0
         for cut in measurement.hop_cuts:

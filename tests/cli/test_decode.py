@@ -92,7 +92,7 @@ def test_a_truncated_file_warns_and_gives_its_image(
     assert error.count("\n") == 1
     assert f"{len(whole) - 20} of {len(whole)} bytes" in error
     place = rf"packet \d+ at step \d+, \d+ of {pixels.size} values exact"
-    assert re.search(f"after its last whole part, {place}$", error)
+    assert re.search(f"that its whole parts tell, {place}$", error)
     assert np.abs(image_of(file.with_suffix(".png")).astype(int) - pixels).mean() < 3
 
 

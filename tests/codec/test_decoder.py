@@ -273,7 +273,8 @@ def test_a_packet_that_is_cut_short_is_a_shorter_one(
                 np.testing.assert_array_equal(cut.pixels, before.pixels)
                 continue
             parts += 1
-            assert (cut.packets, cut.truncated) == (before.packets, True)
+            assert (cut.packets, cut.partial, cut.truncated) == (before.packets, True, True)
+            assert cut.place == f"packet {cut.packets} and a part of the next at step {cut.step}"
             # What a file says whose final step is there, but for its own end.
             header = dataclasses.replace(
                 container.header, last_stage=LastStage.NONE, final_step=cut.step
