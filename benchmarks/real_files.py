@@ -2,10 +2,10 @@
 
 A lossless file is decoded hop by hop; each hop gives the length of the shortest prefix of the file
 that holds it, and the error of the image that this prefix decodes to; so does the prefix of each
-rate of the table and of the curve. Three questions are asked of these cuts. At equal length: cut every file at the
-same number of bytes. At equal noise: stop every file at one step of the reverse process, so that
-hard images take more bits, as other codecs' quality settings do. And what it cost: bits paid for
-the KL bought so far.
+rate of the table and of the curve. Three questions are asked of these cuts. At equal length: cut
+every file at the same number of bytes. At equal noise: stop every file at one step of the reverse
+process, so that hard images take more bits, as other codecs' quality settings do. And what it cost:
+bits paid for the KL bought so far.
 """
 
 import contextlib
