@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from diffcodec.bits import BitReader, BitWriter
 from diffcodec.bitstream.crc import crc8
@@ -16,18 +17,29 @@ from diffcodec.errors import (
 from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 MAGIC = 0xDFC
-VERSION = 8
+VERSION = 9
 FINEST_STEPS = 1000
 """T: steps of the finest grid, on which hops begin and end."""
 MODEL_ID_BYTES = 2
 NO_MODEL = bytes(MODEL_ID_BYTES)
 
-FIXED_HEADER_BYTES = 7
-"""Magic and version, model id, packed fields: what precedes the varints."""
+MAGIC_AND_VERSION_BYTES = 2
+MOST_FIELD_BYTES = 8
+"""Of a header whose end and plan are spelt out: what may precede the varints."""
+FIXED_HEADER_BYTES = 5
+"""Magic and version, model id, flags: what every header has before its check."""
 PARTS = (1, 4, 16, 64)
 """Most packets of a hop, in the order of the header's field."""
 COMMON_SIDE = 32
 """Width and height of images whose header does not spell them out."""
+COMMON_FINAL_STEP = 247
+"""Where the hops of lossless files end whose header does not spell it out: γ = −7.8 of the shipped
+model."""
+COMMON_PARTS = 64
+COMMON_GROWTH_INDICES = (63, 48, 40, 32, 24, 16, 12, 9, 7, 5)
+COMMON_CHANNEL_CODES = (0, 2, 3)
+"""Of plans that the header names by one number: a growth's place times 3, plus a code's."""
+_NO_PLAN, _SPELT_OUT = 30, 31
 _VARINT_BYTES = 5
 _VARINT_LIMIT = 1 << 32
 
@@ -76,19 +88,25 @@ class Header:
 
     def pack(self) -> bytes:
         """The header's bytes, its check included."""
+        plan = _plan_number(self)
+        common_size = (self.width, self.height) == (COMMON_SIDE, COMMON_SIDE)
+        common_end = (self.last_stage, self.final_step) == _COMMON_END
         writer = BitWriter()
         writer.write(MAGIC, 12)
         writer.write(VERSION, 4)
         writer.write(int.from_bytes(self.model_id, "big"), 8 * MODEL_ID_BYTES)
         writer.write(self.channels == 1, 1)
-        writer.write(self.last_stage, 2)
-        writer.write(self.growth_index, 6)
-        writer.write(PARTS.index(self.parts), 2)
-        writer.write(self.channel_code, 2)
-        writer.write(self.final_step, 10)
-        common = (self.width, self.height) == (COMMON_SIDE, COMMON_SIDE)
-        writer.write(common, 1)
-        numbers = [] if common else [self.width - 1, self.height - 1]
+        writer.write(common_size, 1)
+        writer.write(common_end, 1)
+        writer.write(plan, 5)
+        if not common_end:
+            writer.write(self.last_stage, 2)
+            writer.write(self.final_step, 10)
+        if plan == _SPELT_OUT:
+            writer.write(self.growth_index, 6)
+            writer.write(PARTS.index(self.parts), 2)
+            writer.write(self.channel_code, 2)
+        numbers = [] if common_size else [self.width - 1, self.height - 1]
         if self.last_stage is LastStage.STORED:
             numbers.append(self.payload_bytes)
         packed = writer.to_bytes() + b"".join(map(pack_varint, numbers))
@@ -112,23 +130,14 @@ class Header:
         True
         """
         _check_beginning(data, name)
-        reader = BitReader(data[2:FIXED_HEADER_BYTES])
-        model_id = reader.read(8 * MODEL_ID_BYTES).to_bytes(MODEL_ID_BYTES, "big")
-        channels = 1 if reader.read(1) else 3
-        last_stage = reader.read(2)
-        growth_index = reader.read(6)
-        parts = PARTS[reader.read(2)]
-        channel_code = reader.read(2)
-        final_step = reader.read(10)
-        common = reader.read(1)
-        position = FIXED_HEADER_BYTES
+        fields, common_size, position = _unpack_fields(data, name)
         width = height = COMMON_SIDE
         payload_bytes = 0
-        if not common:
+        if not common_size:
             width_less_1, position = unpack_varint(data, position, name)
             height_less_1, position = unpack_varint(data, position, name)
             width, height = width_less_1 + 1, height_less_1 + 1
-        if last_stage == LastStage.STORED:
+        if fields.last_stage == LastStage.STORED:
             payload_bytes, position = unpack_varint(data, position, name)
         if position >= len(data):
             raise _truncated(data, name)
@@ -136,30 +145,87 @@ class Header:
             raise ChecksumError(
                 f"{name}: damaged header: its check is {found:#04x}, expected {expected:#04x}"
             )
-        if not common and (width, height) == (COMMON_SIDE, COMMON_SIDE):
+        if fields.last_stage not in tuple(LastStage):
             raise BitstreamError(
-                f"{name}: expected the common size to be marked, found {width}×{height} spelt out"
+                f"{name}: expected a last stage of 0 to 2, found {fields.last_stage}"
             )
-        if last_stage not in tuple(LastStage):
-            raise BitstreamError(f"{name}: expected a last stage of 0 to 2, found {last_stage}")
         try:
             header = Header(
                 width=width,
                 height=height,
-                channels=channels,
-                model_id=model_id,
-                last_stage=LastStage(last_stage),
-                growth_index=growth_index,
-                parts=parts,
-                channel_code=channel_code,
-                final_step=final_step,
+                channels=fields.channels,
+                model_id=fields.model_id,
+                last_stage=LastStage(fields.last_stage),
+                growth_index=fields.growth_index,
+                parts=fields.parts,
+                channel_code=fields.channel_code,
+                final_step=fields.final_step,
                 payload_bytes=payload_bytes,
             )
         except ValueError as error:
             raise BitstreamError(f"{name}: {error}") from None
+        if (shortest := header.pack()) != data[: position + 1]:
+            raise BitstreamError(
+                f"{name}: expected the header in its one form, {shortest.hex()}, "
+                f"found {data[: position + 1].hex()}"
+            )
         if (excess := excess_pixels(header.width, header.height, pixel_limit)) is not None:
             raise PixelLimitError(f"{name}: {excess}")
         return header, position + 1
+
+
+_COMMON_END = (LastStage.GAUSSIAN, COMMON_FINAL_STEP)
+
+
+class _Fields(NamedTuple):
+    """A header's fields of bits as they were found."""
+
+    channels: int
+    model_id: bytes
+    last_stage: int
+    growth_index: int
+    parts: int
+    channel_code: int
+    final_step: int
+
+
+def _plan_number(header: Header) -> int:
+    """How the flags name the hop plan."""
+    if header.last_stage is LastStage.STORED:
+        return _NO_PLAN
+    if (
+        header.parts != COMMON_PARTS
+        or header.growth_index not in COMMON_GROWTH_INDICES
+        or header.channel_code not in COMMON_CHANNEL_CODES
+    ):
+        return _SPELT_OUT
+    growth = COMMON_GROWTH_INDICES.index(header.growth_index)
+    return growth * len(COMMON_CHANNEL_CODES) + COMMON_CHANNEL_CODES.index(header.channel_code)
+
+
+def _unpack_fields(data: bytes, name: str) -> tuple[_Fields, bool, int]:
+    """What the header's bits say, whether the size is the common one, and where bytes go on."""
+    reader = BitReader(data[MAGIC_AND_VERSION_BYTES:MOST_FIELD_BYTES])
+    try:
+        model_id = reader.read(8 * MODEL_ID_BYTES).to_bytes(MODEL_ID_BYTES, "big")
+        channels = 1 if reader.read(1) else 3
+        common_size, common_end, plan = reader.read(1), reader.read(1), reader.read(5)
+        last_stage, final_step = _COMMON_END if common_end else (reader.read(2), reader.read(10))
+        growth_index, parts, channel_code = 0, PARTS[0], 0
+        if plan == _SPELT_OUT:
+            growth_index, parts, channel_code = (
+                reader.read(6),
+                PARTS[reader.read(2)],
+                reader.read(2),
+            )
+        elif plan != _NO_PLAN:
+            growth, code = divmod(plan, len(COMMON_CHANNEL_CODES))
+            growth_index, parts = COMMON_GROWTH_INDICES[growth], COMMON_PARTS
+            channel_code = COMMON_CHANNEL_CODES[code]
+    except TruncatedStreamError:
+        raise _truncated(data, name) from None
+    fields = _Fields(channels, model_id, last_stage, growth_index, parts, channel_code, final_step)
+    return fields, bool(common_size), MAGIC_AND_VERSION_BYTES - (-reader.position // 8)
 
 
 def _fault(header: Header) -> str | None:
@@ -190,7 +256,7 @@ def _fault(header: Header) -> str | None:
 
 
 def _check_beginning(data: bytes, name: str) -> None:
-    """Raise unless ``data`` begin with the magic and a known version and hold the fixed fields."""
+    """Raise unless ``data`` begin with the magic and a known version and hold the flags."""
     magic = MAGIC.to_bytes(2, "big")  # 0D FC, of which a file holds the last 12 bits
     nibbles = data[:2].hex()[:3]
     if not magic.hex()[1:].startswith(nibbles):

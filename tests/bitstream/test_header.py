@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,13 +9,18 @@ from hypothesis import strategies as st
 from diffcodec.bits import BitWriter
 from diffcodec.bitstream.crc import crc8
 from diffcodec.bitstream.header import (
+    COMMON_FINAL_STEP,
+    COMMON_GROWTH_INDICES,
+    COMMON_PARTS,
     FINEST_STEPS,
+    FIXED_HEADER_BYTES,
     NO_MODEL,
     PARTS,
     VERSION,
     Header,
     LastStage,
 )
+from diffcodec.codec.effort import EFFORTS, effort_level
 from diffcodec.errors import (
     BadMagicError,
     BitstreamError,
@@ -26,7 +32,7 @@ from diffcodec.errors import (
 
 NAME = "test.dfc"
 SIZES = st.integers(1, 1 << 32)
-# The common size takes another form than others do.
+# What is common takes another form than what is not.
 SIDES = st.tuples(SIZES, SIZES) | st.sampled_from([(32, 32), (32, 33), (31, 32)])
 LENGTHS = st.integers(0, (1 << 32) - 1)
 
@@ -38,10 +44,10 @@ def coded(last_stage: st.SearchStrategy[LastStage]) -> st.SearchStrategy[Header]
         channels=st.sampled_from([1, 3]),
         model_id=st.binary(min_size=2, max_size=2),
         last_stage=last_stage,
-        growth_index=st.integers(0, 63),
-        parts=st.sampled_from(PARTS),
+        growth_index=st.integers(0, 63) | st.sampled_from(COMMON_GROWTH_INDICES),
+        parts=st.sampled_from((*PARTS, COMMON_PARTS)),
         channel_code=st.integers(0, 3),
-        final_step=st.integers(0, FINEST_STEPS),
+        final_step=st.integers(0, FINEST_STEPS) | st.just(COMMON_FINAL_STEP),
     )
 
 
@@ -53,6 +59,17 @@ STORED = st.builds(
     st.sampled_from([1, 3]),
     LENGTHS,
 )
+COMMON = Header(
+    32,
+    32,
+    3,
+    model_id=b"ab",
+    last_stage=LastStage.GAUSSIAN,
+    growth_index=16,
+    parts=COMMON_PARTS,
+    channel_code=2,
+    final_step=COMMON_FINAL_STEP,
+)
 HEADERS = coded(st.sampled_from([LastStage.NONE, LastStage.GAUSSIAN])) | STORED
 
 
@@ -63,19 +80,29 @@ def raw_header(**fields: int) -> bytes:
         "version": (VERSION, 4),
         "model_id": (0, 16),
         "gray": (0, 1),
+        "common_size": (1, 1),
+        "common_end": (0, 1),
+        "plan": (31, 5),
         "last_stage": (0, 2),
+        "final_step": (0, 10),
         "growth_index": (0, 6),
         "log4_parts": (0, 2),
         "channel_code": (0, 2),
-        "final_step": (0, 10),
-        "common": (1, 1),
+        "padding": (0, 2),
     }
+    given = {field: fields.get(field, value) for field, (value, _) in layout.items()}
+    absent = {"last_stage", "final_step"} if given["common_end"] else set()
+    if given["plan"] != 31:
+        absent |= {"growth_index", "log4_parts", "channel_code"}
+    if len(absent) in (2, 5):
+        absent.add("padding")
     writer = BitWriter()
-    for field, (value, bits) in layout.items():
-        writer.write(fields.get(field, value), bits)
+    for field, (_, bits) in layout.items():
+        if field not in absent:
+            writer.write(given[field], bits)
     # Sides of 32 where the size is not marked as the common one; a length of stored pixels.
-    packed = writer.to_bytes() + (b"" if fields.get("common", 1) else b"\x1f\x1f")
-    packed += bytes(fields.get("last_stage", 0) == LastStage.STORED)
+    packed = writer.to_bytes() + (b"" if given["common_size"] else b"\x1f\x1f")
+    packed += bytes(given["last_stage"] == LastStage.STORED and not given["common_end"])
     return packed + bytes([crc8(packed)])
 
 
@@ -109,8 +136,9 @@ def test_a_damaged_byte_is_detected_wherever_the_length_stays(header: Header, re
             assert found != length
 
 
-def test_every_damaged_byte_of_a_small_header_is_detected() -> None:
-    packed = Header(32, 32, 3, model_id=b"ab", final_step=30, growth_index=9).pack()
+def test_every_damaged_byte_of_the_smallest_header_is_detected() -> None:
+    packed = COMMON.pack()
+    assert len(packed) == FIXED_HEADER_BYTES + 1
     for position in range(len(packed)):
         for flip in range(1, 256):
             damaged = bytearray(packed)
@@ -148,11 +176,12 @@ def test_other_versions_are_refused(version: int) -> None:
         {"last_stage": 3},
         {"final_step": 1001},
         {"final_step": 1023},
-        {"last_stage": 2, "model_id": 1},
+        {"last_stage": 2, "plan": 30, "model_id": 1},
+        {"last_stage": 2, "plan": 30, "final_step": 1},
         {"last_stage": 2, "growth_index": 1},
-        {"last_stage": 2, "log4_parts": 1},
-        {"last_stage": 2, "channel_code": 1},
-        {"last_stage": 2, "final_step": 1},
+        {"last_stage": 2, "plan": 0},
+        {"plan": 30},
+        {"common_end": 1, "plan": 30},
     ],
 )
 def test_reserved_values_are_refused(fields: dict[str, int]) -> None:
@@ -165,14 +194,54 @@ def test_parts_are_told_by_their_logarithm(parts: int, field: int) -> None:
     assert raw_header(log4_parts=field) == Header(32, 32, 3, parts=parts).pack()
 
 
-def test_the_common_size_has_one_form() -> None:
-    with pytest.raises(BitstreamError, match="expected the common size to be marked"):
-        Header.unpack(raw_header(common=0), NAME)
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"common_size": 0},
+        {"last_stage": 1, "final_step": 247},
+        {"growth_index": 16, "log4_parts": 3, "channel_code": 2},
+        {"padding": 1},
+        {"plan": 17, "padding": 1},
+        {"last_stage": 2},
+    ],
+)
+def test_a_header_has_one_form(fields: dict[str, int]) -> None:
+    with pytest.raises(BitstreamError, match="expected the header in its one form"):
+        Header.unpack(raw_header(**fields), NAME)
+
+
+@pytest.mark.parametrize(("fields", "length"), [({}, 6), ({"final_step": 248}, 8)])
+@pytest.mark.parametrize(("plan", "growth_index", "channel_code"), [(0, 63, 0), (17, 16, 3)])
+def test_common_plans_and_ends_are_named_by_a_number(
+    fields: dict[str, int], length: int, plan: int, growth_index: int, channel_code: int
+) -> None:
+    header = replace(
+        COMMON,
+        model_id=NO_MODEL,
+        growth_index=growth_index,
+        channel_code=channel_code,
+        final_step=fields.get("final_step", COMMON_FINAL_STEP),
+    )
+    named = raw_header(common_end=int(not fields), plan=plan, last_stage=1, **fields)
+    assert header.pack() == named
+    assert len(named) == length
+
+
+def test_every_level_s_plan_is_a_common_one() -> None:
+    for effort in EFFORTS:
+        plan = effort_level(effort).plan
+        header = replace(
+            COMMON,
+            growth_index=plan.growth_index,
+            parts=plan.parts,
+            channel_code=plan.code_id,
+        )
+        assert len(header.pack()) == FIXED_HEADER_BYTES + 1
 
 
 @pytest.mark.parametrize("varint", ["8000", "ff00", "8080808010", "ffffffff7f", "808080808001"])
 def test_varints_out_of_range_or_not_in_shortest_form_are_refused(varint: str) -> None:
-    packed = raw_header(common=0)[:7] + bytes.fromhex(varint) + b"\0"
+    packed = raw_header(common_size=0)[:8] + bytes.fromhex(varint) + b"\0"
     with pytest.raises(BitstreamError, match="shortest form"):
         Header.unpack(packed + bytes([crc8(packed)]), NAME)
 

@@ -14,7 +14,14 @@ from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader
 from diffcodec.bitstream.container import Container
-from diffcodec.bitstream.header import COMMON_SIDE, PARTS, VERSION, LastStage
+from diffcodec.bitstream.header import (
+    COMMON_SIDE,
+    FIXED_HEADER_BYTES,
+    MOST_FIELD_BYTES,
+    PARTS,
+    VERSION,
+    LastStage,
+)
 from diffcodec.codec.decoder import Frame, decode_frames
 from diffcodec.codec.encoder import EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, load_codec_model
@@ -44,6 +51,7 @@ FOLDER = Path(__file__).parents[1] / "golden"
 OLDER = FOLDER / "older"
 DIGESTS = "SHA256SUMS"
 SIDE = 16
+COMMON = (COMMON_SIDE, COMMON_SIDE, 3)
 CUT = ".cut.png"
 MODELS = ("model", "pixel-model")
 """Folders of the models; the second has a pixel model."""
@@ -112,8 +120,9 @@ GOLDEN = (
     Golden("grouped", (SIDE, SIDE, 3), PlanConfig(25, 16, 2), "pixel-model", groups=4, cut=True),
     Golden("grouped-tiles", (SIDE - 3, SIDE + 7, 3), PlanConfig(40, 4, 0), "pixel-model", 4),
     Golden("grouped-gray", (SIDE, SIDE, 1), PlanConfig(40, 16, 3), "pixel-model", groups=16),
+    Golden("grouped-common", COMMON, PlanConfig(16, 64, 2), "pixel-model", groups=8),
     Golden("lossy", (SIDE, SIDE, 3), PlanConfig(40, 4, 1), "pixel-model", bpd=1.0),
-    Golden("lossy-code-0", (COMMON_SIDE, COMMON_SIDE, 3), PlanConfig(20, 4, 0), bpd=2.0),
+    Golden("lossy-code-0", COMMON, PlanConfig(20, 4, 0), bpd=2.0),
     Golden("lossy-gray-tiles", (SIDE, 2 * SIDE, 1), PlanConfig(30, 16, 3), "pixel-model", bpd=1.5),
     Golden("stored", (5, 7, 3), None),
     Golden("stored-gray", (SIDE, SIDE, 1), None),
@@ -168,7 +177,10 @@ def test_every_feature_of_the_header_has_a_file(golden_models: dict[str, CodecMo
     assert {min(layout.count, 5) for layout in layouts} >= {1, 2, 5}, "tiles and batches"
     groups = [pixel_groups(golden.open().last_stage().data)[0] for golden in LOSSLESS]
     assert groups == [golden.groups for golden in LOSSLESS]
-    assert set(groups) == {1, 4, 16}
+    assert set(groups) == {1, 4, 8, 16}
+    # The smallest header names all that it can; the largest but for stored pixels names nothing.
+    lengths = {len(golden.open().header_bytes) for golden in GOLDEN if golden.coded}
+    assert (min(lengths), max(lengths)) == (FIXED_HEADER_BYTES + 1, MOST_FIELD_BYTES + 3)
     assert any(golden.stop_at_step is not None for golden in GOLDEN)
 
 
