@@ -109,6 +109,7 @@ VARIANTS: Mapping[str, Variant] = {
     "slow": Variant("rate 5e-4", training=dict(learning_rate=5e-4)),
     "fast": Variant("rate 2e-3", training=dict(learning_rate=2e-3)),
     "batch-16": Variant("batch 16", training=dict(batch_size=16)),
+    "taught": Variant("the shipped model's word", training=dict(teacher="default")),
     "batch-64": Variant("batch 64", training=dict(batch_size=64)),
     "no-flip": Variant("no mirrored images", training=dict(flip=False)),
     "short-average": Variant("EMA half-life 2,000 images", training=dict(ema_images=2_000.0)),

@@ -79,6 +79,12 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
     "vlb_pixels, with the pixel model; simple, DDPM's L_simple; unweighted; hybrid.",
 )
 @click.option(
+    "--teacher",
+    metavar="M",
+    help="Learn what this model says of the images in place of the images: a packaged model or a "
+    "model's folder, with a pixel model; with vlb_pixels.",
+)
+@click.option(
     "--optimizer",
     type=click.Choice(["adam", "muon"]),
     help="Adam, or Muon for the weight matrices and Adam for the rest.",
@@ -190,6 +196,7 @@ def command(
     config: str | None,
     init: str | None,
     objective: str | None,
+    teacher: str | None,
     optimizer: str | None,
     images: int | None,
     batch_size: int | None,
@@ -236,6 +243,7 @@ def command(
         files.refuse_overwrite(state, force)
     settings: dict[str, Any] = {
         "objective": objective,
+        "teacher": teacher,
         "optimizer": optimizer,
         "total_images": images,
         "batch_size": batch_size,

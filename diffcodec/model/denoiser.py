@@ -21,6 +21,8 @@ SIGNAL_VARIANCE = 0.25
 LOG_VARIANCE_LIMIT = 12.0
 HALF_LEVEL = 1.0 / 255.0
 """Half the distance between two of the 256 levels on [−1, 1]."""
+LEVEL_VARIANCE = (2.0 * HALF_LEVEL) ** 2 / 12.0
+"""Of noise that is uniform over a level."""
 SMALLEST_DEVIATION = SMALLEST_SCALE * 2.0 * HALF_LEVEL
 RAREST_LEVEL = 2.0**-24
 """The probability that the last stage's tables give every level at least."""
@@ -151,20 +153,42 @@ class PixelPosterior:
 
     def covariance(self) -> Tensor:
         """A pixel's covariance matrix, float32 [B, C, C, S, S]."""
-        variance = torch.exp(self.log_variance)
-        channels = variance.shape[1]
-        # Row c of L⁻¹: what channel c's residual is made of, in innovations.
+        factor, variance = self._factor(), torch.exp(self.log_variance)
+        return torch.einsum("bikhw,bkhw,bjkhw->bijhw", factor, variance, factor)
+
+    def kl_nats(self, truth: "PixelPosterior") -> Tensor:
+        """KL(truth ‖ self) of each channel given the ones before it, float32 [B, C, S, S].
+
+        Of Gaussians, both blurred by a level's width (`LEVEL_VARIANCE`), so that certainty about
+        levels that are exact counts no more than it saves. What is left of a channel's residual
+        once the channels before it are known has, if ``truth`` holds, a second moment that the two
+        chains tell in closed form.
+        """
+        variance = torch.exp(self.log_variance) + LEVEL_VARIANCE
+        true_variance = torch.exp(truth.log_variance) + LEVEL_VARIANCE
+        left = self._innovation(truth.mean - self.mean).square()
+        for column, spread in zip(truth._factor().unbind(2), true_variance.unbind(1), strict=True):
+            left = left + spread[:, None] * self._innovation(column).square()
+        return 0.5 * (torch.log(variance / true_variance) + left / variance - 1.0)
+
+    def _innovation(self, residual: Tensor) -> Tensor:
+        """L⁻¹ of x − x̂_0: what each channel's has that the channels before do not tell."""
+        return residual - (self.conditional_mean(self.mean + residual) - self.mean)
+
+    def _factor(self) -> Tensor:
+        """L of a pixel's covariance L D Lᵀ, float32 [B, C, C, S, S]."""
+        channels = self.mean.shape[1]
+        # Row c of L: what channel c's residual is made of, in innovations.
         rows: list[Tensor] = []
         first = 0
         for channel in range(channels):
-            row = torch.zeros_like(variance)
+            row = torch.zeros_like(self.mean)
             row[:, channel] = 1.0
             for earlier in range(channel):
                 row = row + self.mixing[:, first + earlier, None] * rows[earlier]
             first += channel
             rows.append(row)
-        factor = torch.stack(rows, dim=1)
-        return torch.einsum("bikhw,bkhw,bjkhw->bijhw", factor, variance, factor)
+        return torch.stack(rows, dim=1)
 
     def with_fixed_mean(self) -> "PixelPosterior":
         """The same distribution, its mean cut from the graph."""

@@ -10,7 +10,7 @@ from torch.nn import functional
 from diffcodec.diffusion.likelihood import LEVELS
 from diffcodec.diffusion.process import HALF_RANGE
 from diffcodec.diffusion.schedule import Schedule
-from diffcodec.model.denoiser import Denoiser, Parameterization, alpha_sigma
+from diffcodec.model.denoiser import Denoiser, Parameterization, PixelPosterior, alpha_sigma
 from diffcodec.model.learned_gamma import LearnedGamma
 from diffcodec.model.pixel_order import RANKS, pixel_ranks
 from diffcodec.units import nats_to_bits
@@ -160,6 +160,13 @@ class PixelVlb:
 
     γ of the hops and k are drawn more often where one draw's gradient has more variance, and weigh
     less there, which leaves the mean as it is (docs/training.md, Gradient noise).
+
+    With a teacher (Hinton et al. 2015, arXiv:1503.02531) what it says of x stands in place of x:
+    its mean for the hops, the divergence from its pixels' distribution for the last stage. The loss
+    is then what a file costs more than the teacher's, if the teacher is right.
+
+    Args:
+        teacher: another denoiser with a pixel model, which stays as it is.
     """
 
     PIXEL_FRACTION = 0.5
@@ -168,7 +175,8 @@ class PixelVlb:
     UNIFORM_PART = 0.2
     """Of the hops' γ, which bounds their weights."""
 
-    def __init__(self, schedule: Schedule) -> None:
+    def __init__(self, schedule: Schedule, teacher: Denoiser | None = None) -> None:
+        self._teacher = teacher
         self._lowest = max(self.LOWEST_HANDOVER, float(schedule.gamma[0]))
         self._pixel_span = self.HIGHEST_HANDOVER - self._lowest
         self._hops = _Importance(
@@ -209,12 +217,18 @@ class PixelVlb:
         z = z.contiguous(memory_format=torch.channels_last)
 
         posterior = denoiser.posterior(z, gamma, known)
-        squared_error = (posterior.mean - x).square().sum(dim=(1, 2, 3))
+        truth = self._taught(z, gamma, known)
+
+        def nats(said: PixelPosterior) -> Tensor:
+            return said.level_nats(x) if truth is None else said.kl_nats(truth)
+
+        true_mean = x if truth is None else truth.mean
+        squared_error = (posterior.mean - true_mean).square().sum(dim=(1, 2, 3))
         bound = _bits_per_dimension(0.5 * torch.exp(-gamma) * squared_error, x)
         to_bits = nats_to_bits(1.0)
-        spread = to_bits * posterior.with_fixed_mean().level_nats(x).mean(dim=(1, 2, 3))
+        spread = to_bits * nats(posterior.with_fixed_mean()).mean(dim=(1, 2, 3))
         unknown = 1.0 - known
-        pixels = to_bits * (posterior.level_nats(x) * unknown).mean(dim=(1, 2, 3))
+        pixels = to_bits * (nats(posterior) * unknown).mean(dim=(1, 2, 3))
         pixels = pixels / unknown.mean(dim=(1, 2, 3))
         rank_weight = (1.0 / (RANKS * self._ranks)).float().to(x.device)[known_ranks]
         paid = torch.cat(
@@ -228,6 +242,11 @@ class PixelVlb:
         share = torch.full_like(paid, hops / len(x))
         share[hops:] = 1.0 - hops / len(x)
         return paid / share
+
+    @torch.no_grad()
+    def _taught(self, z: Tensor, gamma: Tensor, known: Tensor) -> PixelPosterior | None:
+        """What the teacher says; None without one."""
+        return None if self._teacher is None else self._teacher.posterior(z, gamma, known)
 
 
 OBJECTIVES: Mapping[str, Callable[[Schedule], Objective]] = {

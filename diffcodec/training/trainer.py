@@ -8,7 +8,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,12 @@ from torch import Tensor
 from diffcodec.diffusion.process import HALF_RANGE
 from diffcodec.diffusion.schedule import make_schedule
 from diffcodec.errors import CheckpointError, InstabilityError, TrainingError
-from diffcodec.model.checkpoint import model_config_from_dict
+from diffcodec.model.catalog import find_model
+from diffcodec.model.checkpoint import load_checkpoint, model_config_from_dict
 from diffcodec.model.denoiser import Denoiser, ModelConfig
 from diffcodec.training.dataset import fingerprint
 from diffcodec.training.evaluation import Bound, evaluate_bound
-from diffcodec.training.objective import OBJECTIVES, PixelVlb
+from diffcodec.training.objective import OBJECTIVES, Objective, PixelVlb
 from diffcodec.training.optimizer import MuonWithAdam
 from diffcodec.training.parallel import Workers, only_rows
 from diffcodec.training.stability import SpikeDetector
@@ -41,6 +42,8 @@ class TrainingConfig:
 
     Attributes:
         objective: a key of `OBJECTIVES`.
+        teacher: a packaged model's name or a model's folder, whose word the objective `PixelVlb`
+            takes in place of the images'; None for none.
         batch_size: images a step.
         total_images: length of the run, where that is counted in images.
         optimizer: ``adam``, or ``muon`` for the matrices and Adam for the rest.
@@ -64,6 +67,7 @@ class TrainingConfig:
     """
 
     objective: str = "vlb"
+    teacher: str | None = None
     batch_size: int = 32
     total_images: int = 400_000
     optimizer: str = "adam"
@@ -191,9 +195,10 @@ class Trainer:
             workers: the processes that share each batch; this one alone if None.
 
         Raises:
+            CheckpointError: there is no such teacher.
             TrainingError: the batch does not divide among the processes and parts, the objective
-                asks for what the model does not have, or a compiled network has dropout and
-                evaluates batches in parts, whose masks would then be others than the whole's.
+                or a teacher asks for what a model does not have, or a compiled network has dropout
+                and evaluates batches in parts, whose masks would then be others than the whole's.
         """
         self.model, self.config = model, config
         self.device = torch.device(device)
@@ -214,12 +219,9 @@ class Trainer:
             network = self.denoiser.network
             network.forward = _compiled(network.forward)  # type: ignore[method-assign]
         self.optimizer = _make_optimizer(config, self.denoiser)
-        self.objective = OBJECTIVES[config.objective](make_schedule(model.schedule))
-        if isinstance(self.objective, PixelVlb) and not model.pixel_model:
-            raise TrainingError(
-                f"the objective {config.objective} needs a model with a pixel model, "
-                f"which {model.name} does not have"
-            )
+        self._networks = [self.denoiser.network]
+        self.teacher_digest = ""
+        self.objective = self._objective()
         self.images_seen = 0
         self.images_skipped = 0
         self.seconds = 0.0
@@ -263,7 +265,9 @@ class Trainer:
             # Every part, in every process, draws what the whole batch draws.
             generator.set_state(drawn)
             torch.manual_seed(_mix(config.seed + 1, place))
-            with _denormals_flushed(), only_rows(self.denoiser.network, rows, len(x)):
+            with _denormals_flushed(), ExitStack() as cut:
+                for network in self._networks:
+                    cut.enter_context(only_rows(network, rows, len(x)))
                 with torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext():
                     losses = self.objective(self.denoiser, x, generator)
                 share = losses[rows].mean() * ((rows.stop - rows.start) / len(x))
@@ -387,6 +391,7 @@ class Trainer:
                 }
             ),
             "data": self.fingerprint,
+            "teacher": self.teacher_digest,
             "seconds": self.seconds,
             **self._state(),
         }
@@ -417,7 +422,8 @@ class Trainer:
             changes: fields of `TrainingConfig` to change, such as ``total_images``.
 
         Raises:
-            CheckpointError: the file cannot be read, is not a training state, or saw other images.
+            CheckpointError: the file cannot be read, is not a training state, or saw other images
+                or another teacher.
             TrainingError: as of the constructor.
         """
         state = _load_state(path)
@@ -431,6 +437,11 @@ class Trainer:
             trainer._last_checkpoint = (path, trainer.images_seen)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: not a training state: {error!r}") from error
+        if "teacher" not in changes and state.get("teacher", "") != trainer.teacher_digest:
+            raise CheckpointError(
+                f"{path}: expected the teacher of digest {state.get('teacher')}, found "
+                f"{trainer.teacher_digest} in {config.teacher}: give the run's own"
+            )
         recorded = state.get("data")
         if recorded is None:
             warn(f"{path}: does not tell which images it saw; taken to be these {len(images)}")
@@ -441,10 +452,40 @@ class Trainer:
             )
         return trainer
 
+    def _objective(self) -> Objective:
+        """What the run minimizes; a teacher's network joins those that evaluate a batch."""
+        config, schedule = self.config, make_schedule(self.model.schedule)
+        objective = OBJECTIVES[config.objective](schedule)
+        if isinstance(objective, PixelVlb) and not self.model.pixel_model:
+            raise TrainingError(
+                f"the objective {config.objective} needs a model with a pixel model, "
+                f"which {self.model.name} does not have"
+            )
+        if config.teacher is None:
+            return objective
+        if not isinstance(objective, PixelVlb):
+            raise TrainingError(
+                f"a teacher needs the objective vlb_pixels, found {config.objective}"
+            )
+        checkpoint = load_checkpoint(find_model(config.teacher))
+        theirs, ours = checkpoint.config, self.model
+        if not theirs.pixel_model or theirs.unet.image_size != ours.unet.image_size:
+            raise TrainingError(
+                f"{config.teacher}: expected a teacher with a pixel model and tiles of "
+                f"{ours.unet.image_size} pixels, found {theirs.name}"
+            )
+        teacher = checkpoint.denoiser.to(self.device).requires_grad_(False)
+        teacher.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if config.compiled:
+            teacher.network.forward = _compiled(teacher.network.forward)  # type: ignore[method-assign]
+        self._networks.append(teacher.network)
+        self.teacher_digest = checkpoint.digest.hex()
+        return PixelVlb(schedule, teacher)
+
     def _identity(self) -> str:
         """What processes that train together must have in common."""
         places = (self.images_seen, self.images_skipped)
-        return repr((self.model, self.config, self.fingerprint, places))
+        return repr((self.model, self.config, self.teacher_digest, self.fingerprint, places))
 
     def _state(self) -> dict[str, Any]:
         """Everything that the next steps depend on, the clock apart; tensors are not copied."""

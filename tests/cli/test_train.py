@@ -166,6 +166,7 @@ def test_progress_on_a_terminal(train: Callable[..., int], monkeypatch: pytest.M
         (["--objective", "vlb_pixels"], 1, "needs a model with a pixel model, which tiny does not"),
         (["--accumulate", "3"], 1, "a batch of 4 images does not divide by 1 processes times 3"),
         (["--init", "nowhere"], 1, "nowhere: expected a packaged model"),
+        (["--teacher", "default"], 1, "a teacher needs the objective vlb_pixels, found vlb"),
         (["--anneal-by", "time"], 2, "--anneal-by time: give the run's length as --max-time"),
         (["log.jsonl"], 2, "LOG and --output belong to --plot"),
         (["--output", "x.svg"], 2, "LOG and --output belong to --plot"),
@@ -238,6 +239,7 @@ def test_every_setting_reaches_the_run(
     stored = json.loads(torch.load(tmp_path / "run" / "state.pt")["config"])["training"]
     assert stored == {
         "objective": "simple",
+        "teacher": None,
         "batch_size": 4,
         "total_images": 8,
         "optimizer": "muon",
@@ -300,6 +302,21 @@ def test_a_model_s_weights_are_a_start(
     )
     assert "network.tail.bias (3,) to (9,): padded with zeros" in error
     assert torch.equal(weights(tmp_path / "run")["network.head.weight"][:, :3], source[HEAD_WEIGHT])
+
+
+def test_a_teacher_teaches(
+    train: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grown = dataclasses.replace(MODEL_CONFIGS["tiny"], pixel_model=True)
+    monkeypatch.setattr(configs, "MODEL_CONFIGS", {"tiny": grown})
+    assert train("-q", "--objective", "vlb_pixels", images=8) == 0
+    teacher, log = tmp_path / "teacher", tmp_path / "run" / "log.jsonl"
+    (tmp_path / "run" / "model").rename(teacher)
+    alone = json.loads(log.read_text().splitlines()[-1])["loss"]
+    taught = ("-f", "-q", "--objective", "vlb_pixels", "--teacher", str(teacher))
+    assert train(*taught, "--init", str(teacher), "--learning-rate", "1e-30", images=8) == 0
+    # Its own weights, but for their rounding, leave nothing to learn.
+    assert 0 <= json.loads(log.read_text().splitlines()[-1])["loss"] < 0.01 * alone
 
 
 def test_a_spike_is_told_and_logged(

@@ -14,6 +14,7 @@ from diffcodec.diffusion.schedule import ScheduleConfig, make_schedule
 from diffcodec.model.configs import MODEL_CONFIGS
 from diffcodec.model.denoiser import (
     HALF_LEVEL,
+    LEVEL_VARIANCE,
     LOG_VARIANCE_LIMIT,
     RAREST_LEVEL,
     SIGNAL_VARIANCE,
@@ -212,6 +213,30 @@ def test_the_covariance_is_that_of_samples() -> None:
     scale = said.covariance()[0, :, :, 0, 0].diagonal().sqrt()
     error = (sampled - said.covariance()[0, :, :, 0, 0]) / (scale[:, None] * scale)
     assert float(error.abs().max()) < 0.02
+
+
+def test_the_divergence_is_that_of_pixels_blurred_by_a_level() -> None:
+    said, truth = posterior(), posterior(seed=7)
+
+    def blurred(of: PixelPosterior) -> torch.distributions.MultivariateNormal:
+        factor = torch.linalg.inv(chain(of).double())
+        variance = of.log_variance.double().exp().permute(0, 2, 3, 1) + LEVEL_VARIANCE
+        covariance = factor @ torch.diag_embed(variance) @ factor.mT
+        mean = of.mean.double().permute(0, 2, 3, 1)
+        return torch.distributions.MultivariateNormal(mean, covariance)
+
+    expected = torch.distributions.kl_divergence(blurred(truth), blurred(said))
+    found = said.kl_nats(truth)
+    assert found.shape == said.mean.shape
+    torch.testing.assert_close(found.sum(dim=1).double(), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(said.kl_nats(said), torch.zeros_like(found), rtol=0, atol=1e-5)
+
+
+def test_certainty_below_a_level_hardly_counts() -> None:
+    said = posterior()
+    sure = PixelPosterior(said.mean, torch.full_like(said.mean, -20.0), said.mixing)
+    surer = PixelPosterior(said.mean, torch.full_like(said.mean, -30.0), said.mixing)
+    assert float(surer.kl_nats(sure).abs().max()) < 1e-3
 
 
 def test_level_nats_of_narrow_levels_are_the_gaussian_s_density() -> None:

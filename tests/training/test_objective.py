@@ -516,6 +516,36 @@ def test_pixel_bound_falls_as_a_model_learns_its_images() -> None:
     assert bool((weight.grad[:, 3] != 0).any())
 
 
+def test_a_teacher_s_word_stands_in_place_of_the_images() -> None:
+    torch.manual_seed(0)
+    denoiser, teacher = Denoiser(SMALL), Denoiser(SMALL)
+    with torch.no_grad():
+        for parameter in teacher.network.tail.parameters():
+            parameter.normal_(std=0.1)
+    objective, x = PixelVlb(schedule(1000), teacher), gaussian_images(16)
+    before = [parameter.detach().clone() for parameter in teacher.parameters()]
+    optimizer = torch.optim.Adam(denoiser.parameters(), lr=1e-2)
+    losses = []
+    for step in range(60):
+        loss = objective(denoiser, x, generator(step)).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert min(losses) > 0.0
+    assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:5])
+    for parameter, kept in zip(teacher.parameters(), before, strict=True):
+        assert parameter.grad is None
+        assert torch.equal(parameter, kept)
+
+
+def test_who_says_what_the_teacher_says_has_nothing_to_learn() -> None:
+    torch.manual_seed(0)
+    teacher = Denoiser(SMALL)
+    losses = PixelVlb(schedule(1000), teacher)(teacher, gaussian_images(16), generator())
+    torch.testing.assert_close(losses, torch.zeros(16), rtol=0, atol=1e-4)
+
+
 def test_the_spread_s_lesson_has_no_say_on_the_mean() -> None:
     said = PixelPosterior(
         *(torch.randn((2, 3, 4, 4), generator=generator(n)).requires_grad_() for n in range(3))

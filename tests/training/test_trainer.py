@@ -15,7 +15,8 @@ from torch._dynamo.exc import TorchDynamoException
 
 from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError, TrainingError
-from diffcodec.model.denoiser import ModelConfig
+from diffcodec.model.checkpoint import ErrorCurve, save_checkpoint
+from diffcodec.model.denoiser import Denoiser, ModelConfig
 from diffcodec.model.unet import UNetConfig
 from diffcodec.training import trainer as trainer_module
 from diffcodec.training.trainer import Report, Rollback, Trainer, TrainingConfig, report_line
@@ -122,6 +123,77 @@ def test_other_images_are_refused(images: Pixels, tmp_path: Path) -> None:
         with pytest.raises(CheckpointError, match=r"state\.pt: expected the training images of"):
             Trainer.resume(path, others)
     assert Trainer.resume(path, images.copy()).fingerprint == make(images).fingerprint
+
+
+PIXELS = dataclasses.replace(MODEL, pixel_model=True)
+TAUGHT = dataclasses.replace(RECIPE, objective="vlb_pixels")
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> Path:
+    """The folder of a model with a pixel model that says something."""
+    return taught_folder(tmp_path / "teacher", seed=5)
+
+
+def taught_folder(folder: Path, seed: int, **changes: Any) -> Path:
+    torch.manual_seed(seed)
+    denoiser = Denoiser(dataclasses.replace(PIXELS, **changes))
+    with torch.no_grad():
+        denoiser.network.tail.weight.normal_(std=0.1)
+    save_checkpoint(folder, denoiser, ErrorCurve((-13.0, 6.0), (0.001, 0.2)))
+    return folder
+
+
+def test_a_taught_run_resumes_with_its_teacher(
+    images: Pixels, teacher: Path, tmp_path: Path
+) -> None:
+    recipe = dataclasses.replace(TAUGHT, teacher=str(teacher), accumulate=2)
+    straight = Trainer(PIXELS, recipe, images)
+    straight.run()
+    broken = Trainer(PIXELS, recipe, images)
+    broken.run(stop=lambda: True, checkpoint=tmp_path / "state.pt")
+    resumed = Trainer.resume(tmp_path / "state.pt", images)
+    resumed.run()
+    assert not differing(everything(resumed), everything(straight))
+    untaught = Trainer(PIXELS, TAUGHT, images)
+    untaught.run()
+    assert differing(everything(untaught), everything(straight))
+
+
+def test_parts_of_a_batch_learn_the_same_from_a_teacher(images: Pixels, teacher: Path) -> None:
+    model = dataclasses.replace(PIXELS, unet=dataclasses.replace(PIXELS.unet, dropout=0.0))
+    losses = [
+        float(
+            Trainer(
+                model, dataclasses.replace(TAUGHT, teacher=str(teacher), accumulate=parts), images
+            ).step()
+        )
+        for parts in (1, 2)
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def test_another_teacher_is_refused_unless_it_is_given_anew(
+    images: Pixels, teacher: Path, tmp_path: Path
+) -> None:
+    state = tmp_path / "state.pt"
+    Trainer(PIXELS, dataclasses.replace(TAUGHT, teacher=str(teacher)), images).save(state)
+    taught_folder(teacher, seed=6)
+    with pytest.raises(CheckpointError, match=r"state\.pt: expected the teacher of digest"):
+        Trainer.resume(state, images)
+    assert Trainer.resume(state, images, teacher=str(teacher)).images_seen == 0
+    shutil.rmtree(teacher)
+    with pytest.raises(CheckpointError, match="teacher: expected a packaged model"):
+        Trainer.resume(state, images)
+
+
+def test_teachers_that_cannot_teach(images: Pixels, teacher: Path, tmp_path: Path) -> None:
+    recipe = dataclasses.replace(TAUGHT, teacher=str(teacher))
+    with pytest.raises(TrainingError, match="needs the objective vlb_pixels, found vlb"):
+        Trainer(PIXELS, dataclasses.replace(recipe, objective="vlb"), images)
+    mute = str(taught_folder(tmp_path / "mute", seed=5, pixel_model=False))
+    with pytest.raises(TrainingError, match="mute: expected a teacher with a pixel model"):
+        Trainer(PIXELS, dataclasses.replace(recipe, teacher=mute), images)
 
 
 def test_seeds_make_runs(images: Pixels) -> None:
