@@ -21,6 +21,8 @@ from diffcodec.bitstream.header import (
     LastStage,
 )
 from diffcodec.codec.effort import EFFORTS, effort_level
+from diffcodec.codec.encoder import HANDOVER_GAMMA
+from diffcodec.diffusion.schedule import make_schedule
 from diffcodec.errors import (
     BadMagicError,
     BitstreamError,
@@ -29,6 +31,7 @@ from diffcodec.errors import (
     TruncatedStreamError,
     UnsupportedVersionError,
 )
+from diffcodec.model.configs import MODEL_CONFIGS
 
 NAME = "test.dfc"
 SIZES = st.integers(1, 1 << 32)
@@ -227,7 +230,9 @@ def test_common_plans_and_ends_are_named_by_a_number(
     assert len(named) == length
 
 
-def test_every_level_s_plan_is_a_common_one() -> None:
+def test_every_level_s_plan_and_the_shipped_model_s_end_are_common_ones() -> None:
+    schedule = make_schedule(MODEL_CONFIGS["default"].schedule)
+    assert schedule.step_at_gamma(HANDOVER_GAMMA) == COMMON_FINAL_STEP
     for effort in EFFORTS:
         plan = effort_level(effort).plan
         header = replace(
