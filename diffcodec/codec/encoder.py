@@ -146,6 +146,8 @@ class _Run:
         self._writer = BitWriter()
         self._ledger: list[LedgerEntry] = []
         self._evaluations = 1
+        # Of a lossy file without packets; no step takes more bits in a header than another.
+        self._empty_bytes = len(self._lossy().data)
 
     def lossless(self) -> Encoded:
         """Hops down to the handover, then the pixels; or the deflated pixels if smaller."""
@@ -157,10 +159,10 @@ class _Run:
     def within(self, bpd: float) -> Encoded:
         """As many packets as the budget holds; all of them and the pixels if even those fit."""
         budget_bytes = math.floor(min(bpd * self._pixels.size / 8.0, sys.maxsize))
-        empty = len(self._lossy().data)
-        if budget_bytes < empty:
+        if budget_bytes < self._empty_bytes:
             raise BudgetError(
-                f"{bpd} bits/dim of this image are {budget_bytes} bytes, expected at least {empty}"
+                f"{bpd} bits/dim of this image are {budget_bytes} bytes, "
+                f"expected at least {self._empty_bytes}"
             )
         if len(self._stored().data) <= budget_bytes:
             return self.lossless()
@@ -194,13 +196,14 @@ class _Run:
         process.tell(packet, self._signal, self._writer)
         self._evaluations += packet.begins_hop
         kl_nats = hop_kl_nats(self._model.schedule, packet.s, packet.t, squared_error)
+        lossy_bytes = self._empty_bytes + -(-self._writer.bit_length // 8)
         self._ledger.append(
             LedgerEntry(
                 t=packet.t,
                 s=packet.s,
                 kl_bits=nats_to_bits(kl_nats),
                 paid_bits=self._writer.bit_length - before,
-                cumulative_bpd=bits_per_dimension(8.0 * len(self._lossy().data), self._pixels.size),
+                cumulative_bpd=bits_per_dimension(8.0 * lossy_bytes, self._pixels.size),
                 rmse=self._rmse() if self._settings.trace else None,
             )
         )
@@ -211,7 +214,7 @@ class _Run:
         told = BitWriter()
         if packet.corrected:
             told.write_unary(correction)
-        hop_bits = 8 * (budget_bytes - len(self._file(b"")))
+        hop_bits = 8 * (budget_bytes - self._empty_bytes)
         return hop_bits - self._writer.bit_length - told.bit_length
 
     def _rmse(self) -> float:
