@@ -496,10 +496,8 @@ def test_pixel_bound_is_a_file_s_cost_over_all_handovers() -> None:
     assert float(losses.mean()) == pytest.approx(float(expected), rel=0.02)
 
 
-def test_pixel_bound_falls_as_a_model_learns_its_images() -> None:
-    torch.manual_seed(0)
-    denoiser, objective = Denoiser(SMALL), PixelVlb(schedule(1000))
-    x = torch.linspace(-0.9, 0.9, 64).reshape(8, 8).expand(16, 3, 8, 8).contiguous()
+def losses_while_learning(objective: PixelVlb, denoiser: Denoiser, x: Tensor) -> list[float]:
+    """Mean losses of sixty steps."""
     optimizer = torch.optim.Adam(denoiser.parameters(), lr=1e-2)
     losses = []
     for step in range(60):
@@ -508,6 +506,14 @@ def test_pixel_bound_falls_as_a_model_learns_its_images() -> None:
         loss.backward()
         optimizer.step()
         losses.append(float(loss.detach()))
+    return losses
+
+
+def test_pixel_bound_falls_as_a_model_learns_its_images() -> None:
+    torch.manual_seed(0)
+    denoiser, objective = Denoiser(SMALL), PixelVlb(schedule(1000))
+    x = torch.linspace(-0.9, 0.9, 64).reshape(8, 8).expand(16, 3, 8, 8).contiguous()
+    losses = losses_while_learning(objective, denoiser, x)
     assert np.isfinite(losses).all()
     assert np.mean(losses[-10:]) < 0.8 * np.mean(losses[:5])
     # The mask channel has learned something, and so has what reads the variances.
@@ -524,14 +530,7 @@ def test_a_teacher_s_word_stands_in_place_of_the_images() -> None:
             parameter.normal_(std=0.1)
     objective, x = PixelVlb(schedule(1000), teacher), gaussian_images(16)
     before = [parameter.detach().clone() for parameter in teacher.parameters()]
-    optimizer = torch.optim.Adam(denoiser.parameters(), lr=1e-2)
-    losses = []
-    for step in range(60):
-        loss = objective(denoiser, x, generator(step)).mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(float(loss.detach()))
+    losses = losses_while_learning(objective, denoiser, x)
     assert min(losses) > 0.0
     assert np.mean(losses[-10:]) < 0.3 * np.mean(losses[:5])
     for parameter, kept in zip(teacher.parameters(), before, strict=True):
