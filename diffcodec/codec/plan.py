@@ -39,7 +39,7 @@ LARGEST_ERROR = 4.0
 LARGEST_PACKET_BITS = 1 << 15
 """For each vector, so that no stream can ask for an array of any size.
 
-With the shipped model and the coarsest plan an image of four times the average error needs 22500.
+With the shipped model and the coarsest plan an image of four times the average error needs 20900.
 """
 # 2^(1/3), written out: no platform's pow has a say.
 _CORRECTION_RATIO = 1.2599210498948732
