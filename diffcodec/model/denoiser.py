@@ -125,8 +125,8 @@ class PixelPosterior:
         from_mean = x - self.conditional_mean(x)
         deviation = self.deviation()
         lower, upper = (from_mean - HALF_LEVEL) / deviation, (from_mean + HALF_LEVEL) / deviation
-        lower = torch.where(x < HALF_LEVEL - 1.0, -_EDGE, lower)
-        upper = torch.where(x > 1.0 - HALF_LEVEL, _EDGE, upper)
+        lower = lower.masked_fill(x < HALF_LEVEL - 1.0, -_EDGE)
+        upper = upper.masked_fill(x > 1.0 - HALF_LEVEL, _EDGE)
         # Mirrored to the mean's left: a difference of two small tails keeps its digits.
         right_of_mean = from_mean > 0
         left = torch.where(right_of_mean, -upper, lower)
@@ -189,6 +189,10 @@ class PixelPosterior:
             first += channel
             rows.append(row)
         return torch.stack(rows, dim=1)
+
+    def rows(self, rows: slice) -> "PixelPosterior":
+        """Of these images of the batch alone."""
+        return PixelPosterior(self.mean[rows], self.log_variance[rows], self.mixing[rows])
 
     def with_fixed_mean(self) -> "PixelPosterior":
         """The same distribution, its mean cut from the graph."""

@@ -1,5 +1,6 @@
 """Training objectives: from images to one loss per image, in bits/dim where it is a bound."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
@@ -16,6 +17,7 @@ from diffcodec.model.pixel_order import RANKS, pixel_ranks
 from diffcodec.units import nats_to_bits
 
 RECONSTRUCTION_COORDINATES = 64
+GOLDEN = 0.5 * (math.sqrt(5.0) - 1.0)
 
 
 class Objective(Protocol):
@@ -177,6 +179,7 @@ class PixelVlb:
 
     def __init__(self, schedule: Schedule, teacher: Denoiser | None = None) -> None:
         self._teacher = teacher
+        self._ranks: Tensor | None = None
         self._lowest = max(self.LOWEST_HANDOVER, float(schedule.gamma[0]))
         self._pixel_span = self.HIGHEST_HANDOVER - self._lowest
         self._hops = _Importance(
@@ -184,7 +187,7 @@ class PixelVlb:
         )
         # Of k ranks known, (16 − k)/16 of the pixels are left to take the mean of.
         deviation = (torch.arange(RANKS, 0, -1, dtype=torch.float64) / RANKS).rsqrt()
-        self._ranks = deviation / deviation.sum()
+        self._rank_shares = deviation / deviation.sum()
 
     def _hop_deviation(self, gamma: Tensor) -> Tensor:
         """Relative deviation of a hop's gradient at ``gamma``: that of ε̂ times its weight.
@@ -204,12 +207,12 @@ class PixelVlb:
         gamma = torch.cat([hop_gamma, self._lowest + self._pixel_span * pixel_times]).float()
 
         z, _ = draw_latent(x, gamma, generator)
-        ranks = torch.as_tensor(pixel_ranks(x.shape[-1]), device=x.device)
-        probabilities = self._ranks.to(generator.device)
-        known_ranks = torch.multinomial(
-            probabilities, len(x), replacement=True, generator=generator
-        )
-        known_ranks = known_ranks.to(x.device)
+        ranks = self._ranks_of(x)
+        # Tables move to the batch's device once: a captured step cannot wait for a copy.
+        self._rank_shares = self._rank_shares.to(x.device)
+        rank_times = low_discrepancy_times(len(x), generator, x.device, GOLDEN)
+        known_ranks = torch.searchsorted(self._rank_shares.cumsum(0), rank_times, right=True)
+        known_ranks = known_ranks.clamp_(max=RANKS - 1)
         known_ranks[:hops] = 0
         known = (ranks < known_ranks[:, None, None])[:, None].to(x.dtype)
         alpha, _ = alpha_sigma(gamma)
@@ -218,30 +221,38 @@ class PixelVlb:
 
         posterior = denoiser.posterior(z, gamma, known)
         truth = self._taught(z, gamma, known)
+        front, back = slice(0, hops), slice(hops, len(x))
 
-        def nats(said: PixelPosterior) -> Tensor:
-            return said.level_nats(x) if truth is None else said.kl_nats(truth)
+        def nats(said: PixelPosterior, rows: slice) -> Tensor:
+            if truth is None:
+                return said.rows(rows).level_nats(x[rows])
+            return said.rows(rows).kl_nats(truth.rows(rows))
 
         true_mean = x if truth is None else truth.mean
-        squared_error = (posterior.mean - true_mean).square().sum(dim=(1, 2, 3))
-        bound = _bits_per_dimension(0.5 * torch.exp(-gamma) * squared_error, x)
+        squared_error = (posterior.mean - true_mean)[front].square().sum(dim=(1, 2, 3))
+        bound = _bits_per_dimension(0.5 * torch.exp(-gamma[front]) * squared_error, x)
         to_bits = nats_to_bits(1.0)
-        spread = to_bits * nats(posterior.with_fixed_mean()).mean(dim=(1, 2, 3))
-        unknown = 1.0 - known
-        pixels = to_bits * (nats(posterior) * unknown).mean(dim=(1, 2, 3))
+        spread = to_bits * nats(posterior.with_fixed_mean(), front).mean(dim=(1, 2, 3))
+        unknown = 1.0 - known[back]
+        pixels = to_bits * (nats(posterior, back) * unknown).mean(dim=(1, 2, 3))
         pixels = pixels / unknown.mean(dim=(1, 2, 3))
-        rank_weight = (1.0 / (RANKS * self._ranks)).float().to(x.device)[known_ranks]
-        paid = torch.cat(
+        rank_weight = (1.0 / (RANKS * self._rank_shares)).float()[known_ranks[back]]
+        # The mean over the batch is then that over the hops plus that over the pixels.
+        hop_share = hops / len(x)
+        paid_for_hops = hop_weight.float() * self._handed_over_below(gamma[front]) * bound
+        return torch.cat(
             [
-                hop_weight.float() * (self._handed_over_below(gamma) * bound)[:hops]
-                + self.SPREAD_WEIGHT * spread[:hops],
-                rank_weight[hops:] * pixels[hops:],
+                (paid_for_hops + self.SPREAD_WEIGHT * spread) / hop_share,
+                rank_weight * pixels / (1.0 - hop_share),
             ]
         )
-        # The mean over the batch is then that over the hops plus that over the pixels.
-        share = torch.full_like(paid, hops / len(x))
-        share[hops:] = 1.0 - hops / len(x)
-        return paid / share
+
+    def _ranks_of(self, x: Tensor) -> Tensor:
+        """The pixels' ranks, int64 [S, S], on the device of ``x``."""
+        side = x.shape[-1]
+        if self._ranks is None or self._ranks.shape[-1] != side:
+            self._ranks = torch.as_tensor(pixel_ranks(side), device=x.device)
+        return self._ranks
 
     @torch.no_grad()
     def _taught(self, z: Tensor, gamma: Tensor, known: Tensor) -> PixelPosterior | None:
@@ -260,11 +271,20 @@ OBJECTIVES: Mapping[str, Callable[[Schedule], Objective]] = {
 
 
 def low_discrepancy_times(
-    count: int, generator: torch.Generator, device: torch.device | str = "cpu"
+    count: int,
+    generator: torch.Generator,
+    device: torch.device | str = "cpu",
+    stride: float | None = None,
 ) -> Tensor:
-    """Times uniform on [0, 1) that form an even comb (VDM, appendix I.1), float64 [count]."""
+    """Times uniform on [0, 1) that form an even comb (VDM, appendix I.1), float64 [count].
+
+    Args:
+        stride: from each to the next, modulo 1; 1 / count if None. With `GOLDEN` they are spread
+            evenly in any order, and beside a comb over the plane.
+    """
     offset = torch.rand((), generator=generator, device=generator.device, dtype=torch.float64)
-    comb = torch.arange(count, device=device, dtype=torch.float64) / count
+    comb = torch.arange(count, device=device, dtype=torch.float64)
+    comb = comb / count if stride is None else comb * stride
     return (offset.to(device) + comb) % 1.0
 
 
@@ -294,7 +314,8 @@ class _Importance:
 
     def __call__(self, times: Tensor) -> tuple[Tensor, Tensor]:
         """Points, and one over their density, float64 [N] each like ``times``."""
-        below, share = self._below.to(times.device), self._share.to(times.device)
+        self._below, self._share = self._below.to(times.device), self._share.to(times.device)
+        below, share = self._below, self._share
         cell = (torch.searchsorted(below, times, right=True) - 1).clamp_(0, self.CELLS - 1)
         points = self._low + (cell + (times - below[cell]) / share[cell]) * self._cell
         return points, self._cell / share[cell]

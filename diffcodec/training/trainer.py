@@ -24,14 +24,15 @@ from diffcodec.errors import CheckpointError, InstabilityError, TrainingError
 from diffcodec.model.catalog import find_model
 from diffcodec.model.checkpoint import load_checkpoint, model_config_from_dict
 from diffcodec.model.denoiser import Denoiser, ModelConfig
+from diffcodec.training.cuda_graph import Captured
 from diffcodec.training.dataset import fingerprint
 from diffcodec.training.evaluation import Bound, evaluate_bound
 from diffcodec.training.objective import OBJECTIVES, Objective, PixelVlb
-from diffcodec.training.optimizer import MuonWithAdam
+from diffcodec.training.optimizer import MuonWithAdam, make_adam, set_rate
 from diffcodec.training.parallel import Workers, only_rows
 from diffcodec.training.stability import SpikeDetector
 
-STATE_FORMAT = 1
+STATE_FORMAT = 2
 ADAM_BETAS = (0.9, 0.99)
 SNAPSHOT_STEPS = 100
 
@@ -168,6 +169,15 @@ class Rollback:
     reason: str
 
 
+@dataclass(frozen=True)
+class _CapturedGradient:
+    """A recorded evaluation, and what it reads: a batch's images and random numbers."""
+
+    x: Tensor
+    generator: torch.Generator
+    evaluate: Captured[tuple[Tensor, Tensor]]
+
+
 class Trainer:
     """A run that can be stopped anywhere and resumed as if it had not been.
 
@@ -232,6 +242,11 @@ class Trainer:
         self._last_checkpoint: tuple[Path, int] | None = None
         self._order_epoch = -1
         self._order = np.empty(0, dtype=np.int64)
+        self._captured: _CapturedGradient | None = None
+        self._captured_update: Captured[None] | None = None
+        if self.device.type == "cuda":
+            # Every step has the same shapes: the search for the fastest convolution pays.
+            torch.backends.cudnn.benchmark = True
 
     @property
     def finished(self) -> bool:
@@ -250,40 +265,100 @@ class Trainer:
             InstabilityError: the loss or its gradient is not finite, or the loss is a spike; the
                 weights are those before.
         """
+        set_rate(self.optimizer, self.rate, self.device.type)
+        loss, norm = self._captured_gradient() if self._captures else self._gradient()
+        mean, self._gradient_norm = float(loss), float(norm)
+        if (objection := self._detector.objection(mean, self._gradient_norm)) is not None:
+            raise InstabilityError(objection)
+        self._detector.accept(mean)
+        self._update()
+        self.images_seen += self.config.batch_size
+        self._average(self.config.batch_size)
+        return loss.clone()
+
+    @property
+    def _captures(self) -> bool:
+        """Whether steps are CUDA graphs: of batches that are whole, of an objective that can."""
+        return (
+            self.config.compiled
+            and self.device.type == "cuda"
+            and self.workers.size == len(self._parts) == 1
+            and isinstance(self.objective, PixelVlb)
+        )
+
+    def _gradient(self) -> tuple[Tensor, Tensor]:
+        """Loss of the next batch and the norm of its gradient, which the weights then hold."""
         config = self.config
-        place = self.images_seen + self.images_skipped
         generator = torch.Generator(device=self.device)
-        generator.manual_seed(_mix(config.seed, place))
+        generator.manual_seed(self._batch_seed())
         x = self._batch(generator)
         drawn = generator.get_state()
-        for group in self.optimizer.param_groups:
-            group["lr"] = self.rate
-        low = config.precision == "bfloat16"
         self.optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self.device)
         for rows in self._parts:
             # Every part, in every process, draws what the whole batch draws.
             generator.set_state(drawn)
-            torch.manual_seed(_mix(config.seed + 1, place))
-            with _denormals_flushed(), ExitStack() as cut:
+            self._seed_dropout()
+            with ExitStack() as cut:
                 for network in self._networks:
                     cut.enter_context(only_rows(network, rows, len(x)))
-                with torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext():
-                    losses = self.objective(self.denoiser, x, generator)
-                share = losses[rows].mean() * ((rows.stop - rows.start) / len(x))
-                share.backward()
-            loss += share.detach()
+                share = self._backward(x, generator, rows)
+            loss += share
         parameters = list(self.denoiser.parameters())
         self.workers.add([loss, *(p.grad for p in parameters if p.grad is not None)])
-        norm = torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
-        mean, self._gradient_norm = float(loss), float(norm)
-        if (objection := self._detector.objection(mean, self._gradient_norm)) is not None:
-            raise InstabilityError(objection)
-        self._detector.accept(mean)
+        return loss, torch.nn.utils.clip_grad_norm_(parameters, config.clip_norm)
+
+    def _captured_gradient(self) -> tuple[Tensor, Tensor]:
+        """As `_gradient`, of a batch that is whole, replayed."""
+        if self._captured is None:
+            generator = torch.Generator(device=self.device)
+            x = self._batch(generator)
+
+            def evaluate() -> tuple[Tensor, Tensor]:
+                # Gradients of the graph's own, which every replay writes anew.
+                self.optimizer.zero_grad(set_to_none=True)
+                loss = self._backward(x, generator, self._parts[0])
+                parameters = list(self.denoiser.parameters())
+                return loss, torch.nn.utils.clip_grad_norm_(parameters, self.config.clip_norm)
+
+            evaluation = Captured(evaluate, generator)
+            evaluation.warm_up()
+            evaluation.record()
+            self._captured = _CapturedGradient(x, generator, evaluation)
+        captured = self._captured
+        captured.generator.manual_seed(self._batch_seed())
+        captured.x.copy_(self._batch(captured.generator))
+        self._seed_dropout()
+        return captured.evaluate()
+
+    def _update(self) -> None:
+        """Let the weights take a step along the gradient that they hold."""
+        if self._captured_update is not None:
+            self._captured_update()
+            return
         self.optimizer.step()
-        self.images_seen += len(x)
-        self._average(len(x))
-        return loss
+        if self._captures:
+            # The first step, or the first after a roll-back, has made the optimiser's state.
+            self._captured_update = Captured(self.optimizer.step)
+
+    def _backward(self, x: Tensor, generator: torch.Generator, rows: slice) -> Tensor:
+        """Add the gradient of the rows' share of the batch's mean loss, which is returned."""
+        low = self.config.precision == "bfloat16"
+        with (
+            _denormals_flushed(),
+            torch.autocast(self.device.type, torch.bfloat16) if low else nullcontext(),
+        ):
+            losses = self.objective(self.denoiser, x, generator)
+        share: Tensor = losses[rows].mean() * ((rows.stop - rows.start) / len(x))
+        with _denormals_flushed():
+            share.backward()  # type: ignore[no-untyped-call]
+        return share.detach()
+
+    def _batch_seed(self) -> int:
+        return _mix(self.config.seed, self.images_seen + self.images_skipped)
+
+    def _seed_dropout(self) -> None:
+        torch.manual_seed(_mix(self.config.seed + 1, self.images_seen + self.images_skipped))
 
     def run(
         self,
@@ -502,6 +577,8 @@ class Trainer:
         self.denoiser.load_state_dict(state["denoiser"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizer.load_state_dict(state["optimizer"])
+        # It replaces tensors that a recorded update would go on using.
+        self._captured_update = None
         self.images_seen = state["images_seen"]
         # States of releases that did not roll back have neither of these.
         self.images_skipped = state.get("images_skipped", 0)
@@ -549,7 +626,7 @@ class Trainer:
     def _batch(self, generator: torch.Generator) -> Tensor:
         """The next images of this epoch's order, float32 in [−1, 1], channels last."""
         place = self.images_seen + self.images_skipped
-        indices = np.array([self._index(place + k) for k in range(self.config.batch_size)])
+        indices = self._indices(place, self.config.batch_size)
         batch = self._images[torch.as_tensor(indices, device=self.device)]
         x = batch.float().div_(HALF_RANGE).sub_(1.0)
         if self.config.flip:
@@ -557,13 +634,17 @@ class Trainer:
             x = torch.where(mirrored[:, None, None, None], x.flip(3), x)
         return x.contiguous(memory_format=torch.channels_last)
 
-    def _index(self, position: int) -> int:
-        """Which image stands at ``position`` of the run: a fresh permutation every epoch."""
+    def _indices(self, position: int, count: int) -> NDArray[np.int64]:
+        """Which images stand at ``position`` of the run and after: a permutation every epoch."""
         epoch, place = divmod(position, len(self._images))
         if epoch != self._order_epoch:
             random = np.random.default_rng((self.config.seed, epoch))
             self._order, self._order_epoch = random.permutation(len(self._images)), epoch
-        return int(self._order[place])
+        here = self._order[place : place + count]
+        if len(here) == count:
+            return here
+        rest = self._indices(position + len(here), count - len(here))
+        return np.concatenate([here, rest])
 
     @torch.no_grad()
     def _average(self, images: int) -> None:
@@ -601,7 +682,7 @@ def _make_optimizer(
     rate = config.learning_rate
     if config.optimizer == "muon":
         return MuonWithAdam(denoiser, rate, ADAM_BETAS)
-    return torch.optim.Adam(denoiser.parameters(), lr=rate, betas=ADAM_BETAS, fused=True)
+    return make_adam(list(denoiser.parameters()), rate, ADAM_BETAS)
 
 
 @contextmanager
