@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from diffcodec.training.optimizer import MuonWithAdam
+from diffcodec.training.optimizer import Muon, MuonWithAdam, make_adam, set_rate
 
 
 def _network() -> nn.Module:
@@ -56,3 +56,49 @@ def test_state_round_trip_continues_bit_for_bit() -> None:
     resumed = MuonWithAdam(twin, 1e-2, (0.9, 0.99))
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert _train(network, optimizer, 5) == _train(twin, resumed, 5)
+
+
+def test_muon_is_pytorchs() -> None:
+    # Two of one shape, one taller than broad, one without a gradient.
+    shapes = [(32, 64), (48, 32), (32, 64), (40, 40)]
+    random = torch.Generator().manual_seed(1)
+    ours = [nn.Parameter(torch.randn(shape, generator=random)) for shape in shapes]
+    theirs = copy.deepcopy(ours)
+    muon = Muon(ours, 1e-2)
+    reference = torch.optim.Muon(theirs, lr=1e-2, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+    before = [matrix.detach().clone() for matrix in ours]
+    for _ in range(4):
+        for mine, its in zip(ours[:-1], theirs[:-1], strict=True):
+            mine.grad = torch.randn(mine.shape, generator=random)
+            its.grad = mine.grad.clone()
+        muon.step()
+        reference.step()  # type: ignore[no-untyped-call]
+    for mine, its, old in zip(ours[:-1], theirs[:-1], before[:-1], strict=True):
+        moved = float((its - old).detach().abs().mean())
+        # Both iterate in bfloat16, and products of stacks round otherwise than single ones.
+        assert float((mine - its).detach().abs().mean()) < 0.02 * moved
+    assert torch.equal(ours[-1], before[-1])
+
+
+def test_the_rate_is_both_optimisers() -> None:
+    network = _network()
+    still = copy.deepcopy(network.state_dict())
+    optimizer = MuonWithAdam(network, 1e-2, (0.9, 0.99))
+    set_rate(optimizer, 0.0, "cpu")
+    _train(network, optimizer, 2)
+    assert all(torch.equal(still[name], value) for name, value in network.state_dict().items())
+
+
+def test_a_state_of_a_gpu_continues_on_a_processor() -> None:
+    parameter = nn.Parameter(torch.ones(3))
+    parameter.grad = torch.ones(3)
+    adam = make_adam([parameter], 1.0, (0.9, 0.99))
+    adam.step()
+    state = adam.state_dict()
+    # As a captured run on a GPU leaves them.
+    state["param_groups"][0] |= {"capturable": True, "lr": torch.tensor(1.0)}
+    adam.load_state_dict(state)
+    set_rate(adam, 0.5, "cpu")
+    before = parameter.detach().clone()
+    adam.step()
+    assert torch.allclose(before - parameter, torch.full((3,), 0.5), rtol=1e-4)
