@@ -21,10 +21,10 @@ from diffcodec.codec.tiles import TileLayout
 from diffcodec.diffusion.likelihood import fitted_scale, level_nats
 from diffcodec.diffusion.process import (
     HALF_RANGE,
-    hop_kl_nats,
     levels_to_signal,
     prior_kl_nats,
     q_marginal,
+    reverse_kl_nats,
 )
 from diffcodec.diffusion.schedule import Schedule
 from diffcodec.units import bits_per_dimension, nats_to_bits
@@ -129,9 +129,8 @@ def curve(theory: Theory, schedule: Schedule) -> Curve:
     """
     squared_error = _at_every_step(schedule.steps, theory.steps, theory.squared_error)
     mse = _at_every_step(schedule.steps, theory.steps, theory.mse)
-    hop_nats = np.array(
-        [hop_kl_nats(schedule, u - 1, u, squared_error[u]) for u in range(1, schedule.steps + 1)]
-    )
+    steps = np.arange(1, schedule.steps + 1)
+    hop_nats = reverse_kl_nats(schedule, steps - 1, steps, squared_error[1:])
     hop_bpd = bits_per_dimension(nats_to_bits(hop_nats), theory.dimensions)
     rate_bpd = np.concatenate([np.cumsum(hop_bpd[::-1])[::-1], [0.0]])
     return Curve(hop_bpd, rate_bpd, mse)

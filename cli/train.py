@@ -280,7 +280,7 @@ def command(
         if precision is not None or not continues:
             settings["precision"] = _precision(precision or "auto", workers.device)
         if continues:
-            trainer = _continued(state, config, settings, training, workers, terminal)
+            trainer = _continued(state, config, settings, training, workers)
         else:
             trainer = _new(config, init, settings, training, workers, terminal)
         out.mkdir(parents=True, exist_ok=True)
@@ -324,13 +324,12 @@ def _continued(
     settings: dict[str, Any],
     images: "NDArray[np.uint8]",
     workers: "Workers",
-    terminal: Terminal,
 ) -> "Trainer":
     """The run of ``state`` with ``settings`` changed."""
     from diffcodec.training.trainer import Trainer
 
     _check_names(config, settings)
-    trainer = Trainer.resume(state, images, workers.device, workers, terminal.warn, **settings)
+    trainer = Trainer.resume(state, images, workers.device, workers, **settings)
     if config is not None and config != trainer.model.name:
         raise click.UsageError(
             f"--config {config}: {state} is a run of {trainer.model.name}, which it keeps."

@@ -486,14 +486,12 @@ class Trainer:
         images: NDArray[np.uint8],
         device: torch.device | str = "cpu",
         workers: Workers | None = None,
-        warn: Callable[[str], None] = lambda message: None,
         **changes: Any,
     ) -> "Trainer":
         """A trainer that continues the run saved at ``path``.
 
         Args:
             workers: as of the constructor; their number may be another than before.
-            warn: gets a line where the state does not tell which images it saw.
             changes: fields of `TrainingConfig` to change, such as ``total_images``.
 
         Raises:
@@ -512,17 +510,14 @@ class Trainer:
             trainer._last_checkpoint = (path, trainer.images_seen)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: not a training state: {error!r}") from error
-        if "teacher" not in changes and state.get("teacher", "") != trainer.teacher_digest:
+        if "teacher" not in changes and state["teacher"] != trainer.teacher_digest:
             raise CheckpointError(
-                f"{path}: expected the teacher of digest {state.get('teacher')}, found "
+                f"{path}: expected the teacher of digest {state['teacher']}, found "
                 f"{trainer.teacher_digest} in {config.teacher}: give the run's own"
             )
-        recorded = state.get("data")
-        if recorded is None:
-            warn(f"{path}: does not tell which images it saw; taken to be these {len(images)}")
-        elif recorded != trainer.fingerprint:
+        if state["data"] != trainer.fingerprint:
             raise CheckpointError(
-                f"{path}: expected the training images of fingerprint {recorded}, found "
+                f"{path}: expected the training images of fingerprint {state['data']}, found "
                 f"{len(images)} of {trainer.fingerprint}: give the run's own data and held-out part"
             )
         return trainer
@@ -530,15 +525,15 @@ class Trainer:
     def _objective(self) -> Objective:
         """What the run minimizes; a teacher's network joins those that evaluate a batch."""
         config, schedule = self.config, make_schedule(self.model.schedule)
-        objective = OBJECTIVES[config.objective](schedule)
-        if isinstance(objective, PixelVlb) and not self.model.pixel_model:
+        objective = OBJECTIVES[config.objective]
+        if objective is PixelVlb and not self.model.pixel_model:
             raise TrainingError(
                 f"the objective {config.objective} needs a model with a pixel model, "
                 f"which {self.model.name} does not have"
             )
         if config.teacher is None:
-            return objective
-        if not isinstance(objective, PixelVlb):
+            return objective(schedule)
+        if objective is not PixelVlb:
             raise TrainingError(
                 f"a teacher needs the objective vlb_pixels, found {config.objective}"
             )
@@ -580,9 +575,8 @@ class Trainer:
         # It replaces tensors that a recorded update would go on using.
         self._captured_update = None
         self.images_seen = state["images_seen"]
-        # States of releases that did not roll back have neither of these.
-        self.images_skipped = state.get("images_skipped", 0)
-        self._detector = SpikeDetector(self.config.spike_deviations, state.get("recent_losses", ()))
+        self.images_skipped = state["images_skipped"]
+        self._detector = SpikeDetector(self.config.spike_deviations, state["recent_losses"])
 
     def _take_snapshot(self) -> None:
         """Keep a copy of the state in memory if the last one is old enough."""

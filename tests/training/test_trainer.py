@@ -92,31 +92,6 @@ def test_a_resumed_run_is_the_same_run(
     assert resumed._detector.recent == straight._detector.recent
 
 
-def test_states_without_later_fields_are_taken(images: Pixels, tmp_path: Path) -> None:
-    # As releases before roll-backs, fingerprints and annealing by time wrote them.
-    path = tmp_path / "state.pt"
-    straight = make(images)
-    straight.run()
-    old = make(images)
-    for _ in range(3):
-        old.step()
-    old.save(path)
-    state = torch.load(path)
-    for name in ("data", "images_skipped", "recent_losses"):
-        del state[name]
-    config = json.loads(state["config"])
-    later = ("anneal_by", "total_seconds", "accumulate", "spike_deviations", "max_rollbacks")
-    for name in later:
-        del config["training"][name]
-    state["config"] = json.dumps(config)
-    torch.save(state, path)
-    warnings: list[str] = []
-    resumed = Trainer.resume(path, images, warn=warnings.append)
-    assert warnings == [f"{path}: does not tell which images it saw; taken to be these 10"]
-    resumed.run()
-    assert not differing(everything(resumed), everything(straight))
-
-
 def test_other_images_are_refused(images: Pixels, tmp_path: Path) -> None:
     path = tmp_path / "state.pt"
     make(images).save(path)
