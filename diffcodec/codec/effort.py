@@ -40,8 +40,8 @@ _LEVELS = {
     5: Effort(PlanConfig(growth_index=16, parts=64, code_id=2), groups=8),
     6: Effort(PlanConfig(growth_index=16, parts=64, code_id=2), groups=16),
     7: Effort(PlanConfig(growth_index=9, parts=64, code_id=2), groups=16),
-    8: Effort(PlanConfig(growth_index=7, parts=64, code_id=2), groups=16),
-    9: Effort(PlanConfig(growth_index=5, parts=64, code_id=2), groups=16),
+    8: Effort(PlanConfig(growth_index=7, parts=64, code_id=3), groups=16),
+    9: Effort(PlanConfig(growth_index=5, parts=64, code_id=3), groups=16),
 }
 
 EFFORTS = tuple(_LEVELS)
