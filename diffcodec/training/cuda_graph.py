@@ -12,8 +12,8 @@ WARM_UP_CALLS = 3
 class Captured(Generic[Result]):
     """``work`` recorded once and replayed at every call.
 
-    A training step of a small network is a thousand kernels of a few microseconds, which take
-    longer to launch than to run. What is recorded reads and writes the same memory every time: what
+    A training step of a small network is hundreds of small kernels, which Python would launch one
+    by one while the GPU waits. What is recorded reads and writes the same memory every time: what
     ``work`` reads must stay where it is, and what it returns is overwritten by the next call. It
     must not wait for the GPU, nor copy from the processor.
 
