@@ -251,7 +251,8 @@ class PixelVlb:
         """The pixels' ranks, int64 [S, S], on the device of ``x``."""
         side = x.shape[-1]
         if self._ranks is None or self._ranks.shape[-1] != side:
-            self._ranks = torch.as_tensor(pixel_ranks(side), device=x.device)
+            self._ranks = torch.as_tensor(pixel_ranks(side))
+        self._ranks = self._ranks.to(x.device)
         return self._ranks
 
     @torch.no_grad()

@@ -26,7 +26,8 @@ _SMALLEST_NORM = 1e-7
 class Muon:
     """`torch.optim.Muon` without weight decay, all matrices of one shape in one product.
 
-    `default` has 80 matrices of 19 shapes, so that a GPU has a quarter of the products to launch.
+    `default` has 80 matrices of 19 shapes, so that a GPU has a quarter of the products to launch. A
+    rate may be a tensor, which PyTorch's turns into a number, so that no CUDA graph can hold it.
 
     Args:
         matrices: parameters [rows, columns].
