@@ -127,24 +127,26 @@ class ReverseProcess:
         Since the hop's step u it has shown y = ((SNR(s)/α_s) z_s − (SNR(u)/α_u) z_u)/Δ = x + noise
         of variance 1/Δ, Δ = SNR(s) − SNR(u).
         """
-        schedule = self._model.schedule
-        x_hat = self.x_hat()
+        schedule, hop_step = self._model.schedule, self.plan.hop_step
+        x_hat, said = self.x_hat(), self._estimate
+        transition = q_posterior(schedule, packet.s, packet.t)
+        noise = deinterleave(c.astype(np.float64), self._shape)
         if packet.begins_hop:
-            said, power = self.estimate(), self._model.error_power(packet.t)
-            power = 1.0 + packet.trust * (power - 1.0)
+            self._hop_z = self.z
+        self.z = transition.mean(self.z, x_hat) + np.sqrt(transition.variance) * noise
+        self.plan.advance(packet, state)
+        if self.plan.at_hop:
+            # The network's word follows: nobody would look at an update.
+            return
+        assert said is not None
+        assert self._hop_z is not None
+        if packet.begins_hop:
+            power = 1.0 + packet.trust * (self._model.error_power(packet.t) - 1.0)
             self._wiener = WienerEstimate.of(
                 said.mean, said.variance, said.mixing, power, packet.error
             )
-            self._hop_z = self.z
         assert self._wiener is not None
-        assert self._hop_z is not None
-        hop_step = self.plan.hop_step
-        transition = q_posterior(schedule, packet.s, packet.t)
-        noise = deinterleave(c.astype(np.float64), self._shape)
-        self.z = transition.mean(self.z, x_hat) + np.sqrt(transition.variance) * noise
         snr_s, snr_u = schedule.snr[packet.s], schedule.snr[hop_step]
         weighted = (snr_s / schedule.alpha[packet.s]) * self.z
         weighted = weighted - (snr_u / schedule.alpha[hop_step]) * self._hop_z
         self._x_hat = self._wiener.updated(float(snr_s - snr_u), weighted)
-        self._estimate_step = None
-        self.plan.advance(packet, state)
