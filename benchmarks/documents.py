@@ -18,6 +18,7 @@ from benchmarks import (
     effort_front,
     experiments,
     finest_plan,
+    processors,
     results,
     speed,
 )
@@ -50,6 +51,7 @@ SIDES: Mapping[str, Side] = {
     "channel-check": Side(channel_check.RESULT, channel_check.check_table),
     "effort-front": Side(effort_front.RESULT, effort_front.best_table),
     "finest-plan": Side(finest_plan.RESULT, finest_plan.plans_table),
+    "processors": Side(processors.RESULT, processors.processors_table),
     "groups": Side(effort_front.RESULT, effort_front.groups_table),
     "experiments": Side(
         experiments.RESULT, lambda record: experiments.experiments_table(record["rows"])

@@ -102,7 +102,7 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
     if signal is not None:
         payload = container.last_stage().data
         payload_bits = 8 * len(payload)
-        stage = PixelStage(model, layout, process.z, process.plan.t, process.estimate())
+        stage = PixelStage(model, layout, process.z, process.plan.t)
         ideal_bits = stage.ideal_bits(payload, last.pixels)
     header_bits = 8 * len(container.header_bytes)
     hop_bits = 8 * len(hops.data)

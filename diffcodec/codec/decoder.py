@@ -1,6 +1,7 @@
 """The decoder: a stream, or any prefix of one, to successively finer images."""
 
 import copy
+from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import LastStage
 from diffcodec.bitstream.stored import unpack_pixels
 from diffcodec.codec.model import CodecModel, PixelEstimate
-from diffcodec.codec.pixels import PixelStage
+from diffcodec.codec.pixels import PixelsSoFar, PixelStage
 from diffcodec.codec.plan import Packet, PlanConfig, hop_stream_bits
 from diffcodec.codec.reverse import ReverseProcess, plan_of
 from diffcodec.codec.tiles import TileLayout
@@ -119,6 +120,18 @@ def find_hops_end(container: Container, model: CodecModel) -> Container:
     return container.with_hop_bytes(-(-bits // 8))
 
 
+def last_stage_of(container: Container, model: CodecModel) -> PixelStage:
+    """The last stage of a whole lossless file before its first level, for who looks into it.
+
+    Raises:
+        BitstreamError: the hops are damaged.
+    """
+    container = find_hops_end(container, model)
+    walk = _HopWalk(container, container.hops().data, model)
+    deque(walk.frames(0, False, None), maxlen=0)
+    return walk.last_stage()
+
+
 def _decode(
     container: Container,
     model: CodecModel,
@@ -138,26 +151,23 @@ def _decode(
     if header.last_stage is not LastStage.GAUSSIAN or stop_at_step > 0:
         yield walk.frame(truncated=not hops.complete)
         return
-    first = walk.process.estimate()
-    best = hop_frame = walk.frame(estimate=first)
+    # The image of the hops alone, which costs an evaluation.
+    best = walk.frame() if every else None
     try:
         payload, length = container.last_stage(), container.payload_bytes
         if length is not None and (payload.complete or payload.data):
             start = len(container.content) - len(payload.data)
-            stage = PixelStage(model, walk.layout, walk.process.z, walk.process.plan.t, first)
-            for finer in stage.decode(payload.data, length, container.name, every=every):
-                if every:
+            for finer in walk.last_stage().decode(
+                payload.data, length, container.name, every=every
+            ):
+                if best is not None:
                     yield best
-                best = replace(
-                    hop_frame,
-                    stream_bytes=start + finer.payload_bytes,
-                    pixels=finer.pixels,
-                    exact_values=finer.exact_values,
-                )
+                best = walk.finer_frame(finer, start)
     except BitstreamError:
         # What the hops gave is whole and nearly the image: give it before the complaint.
-        yield hop_frame
+        yield walk.frame()
         raise
+    best = best or walk.frame()
     yield replace(best, step=0, exact=True) if payload.complete else replace(best, truncated=True)
 
 
@@ -179,15 +189,24 @@ class _HopWalk:
         self.layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
         config = PlanConfig(header.growth_index, header.parts, header.channel_code)
         self.process = ReverseProcess(model, self.layout, config, header.final_step)
-        self._name, self._before_hops = container.name, len(container.header_bytes)
+        self._model, self._name = model, container.name
+        self._before_hops = len(container.header_bytes)
         self._data_bytes, self._reader = len(data), BitReader(data)
         self._told_bytes, self._packets = 0, 0
 
-    def frame(self, *, truncated: bool = False, estimate: PixelEstimate | None = None) -> Frame:
-        """The image after the last whole packet, from ``estimate`` where it is known."""
-        estimate = estimate or self.process.estimate()
-        frame = self._frame_of(estimate, self.process.plan.t, self._told_bytes)
+    def frame(self, *, truncated: bool = False) -> Frame:
+        """The image after the last whole packet."""
+        frame = self._frame_of(self.process.estimate(), self.process.plan.t, self._told_bytes)
         return replace(frame, truncated=truncated)
+
+    def last_stage(self) -> PixelStage:
+        """Where the pixels begin."""
+        return PixelStage(self._model, self.layout, self.process.z, self.process.plan.t)
+
+    def finer_frame(self, finer: PixelsSoFar, start: int) -> Frame:
+        """An image on the way through the last stage, whose payload begins at byte ``start``."""
+        length, told = start + finer.payload_bytes, finer.exact_values
+        return Frame(self.process.plan.t, length, finer.pixels, self._packets, exact_values=told)
 
     def frames(
         self, stop_at_step: int, every: bool, lengths: Collection[int] | None

@@ -256,7 +256,7 @@ class _Run:
 
     def _with_last_stage(self) -> Encoded:
         process = self._process
-        stage = PixelStage(self._model, self._layout, process.z, process.plan.t, process.estimate())
+        stage = PixelStage(self._model, self._layout, process.z, process.plan.t)
         groups = min(self._settings.groups, self._model.most_groups)
         payload, ideal_bits = stage.encode(self._pixels, groups)
         data = self._file(self._writer.to_bytes(), payload, LastStage.GAUSSIAN)

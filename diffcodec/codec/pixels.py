@@ -5,13 +5,16 @@ channels that lean on earlier ones (`PixelPosterior`), and pixels coded coarse t
 (`diffcodec.model.pixel_order`): before each the network sees z_t with the groups so far in place of
 their noise.
 
-Payload: one byte, G − 1 in its upper half and the scale offset in its lower, then the ANS coder's
-bytes, of which any beginning tells the first pixels. Means are rounded to a grid of 1/16 level and
-scales to one of 256, so the probabilities are a function of integers (docs/format.md, Numeric
-contract).
+Payload: one byte, G − 1 in its upper half and the scale offset in its lower; two bytes a tile, how
+the grid of its latent is shifted and how those of its means and scales are; then the ANS coder's
+bytes, of which any beginning tells the first pixels. z_t is rounded to a grid before the network
+sees it, means to one of 1/16 level and scales to one of 256, each shifted to where nothing lies
+near its edges (`diffcodec.coding.agreement`): so the probabilities are a function of integers on
+which machines agree (docs/format.md, Numeric contract).
 """
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,13 +26,16 @@ from numpy.typing import NDArray
 from diffcodec.bitstream.container import LAST_STAGE_SEGMENT
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout
+from diffcodec.coding.agreement import SHIFTS, rounded, safest_shifts
 from diffcodec.coding.ans import LevelDecoder, LevelRun, encode_levels
 from diffcodec.coding.tables import (
     MIN_SCALE_OFFSET,
     best_scale_offset,
     ideal_bits,
+    mean_positions,
     round_means,
     scale_indices,
+    scale_positions,
     shifted,
 )
 from diffcodec.diffusion.process import HALF_RANGE, levels_to_signal, signal_to_levels
@@ -39,6 +45,12 @@ from diffcodec.model.pixel_order import group_starts, pixel_ranks
 Float64 = NDArray[np.float64]
 Place = NDArray[np.bool_]
 """Which pixels, bool [G, S, S]."""
+Shifts = NDArray[np.intp]
+"""Numbers of `SHIFTS`, one for each tile, int [G]."""
+
+LATENT_STEPS_BITS = 4
+"""σ_t is between 8 and 16 steps of the grid of z_t's coordinates, so that rounding adds little more
+than a thousandth to the noise's variance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +83,56 @@ class _Known:
     estimate: PixelEstimate
 
 
+@dataclass(frozen=True, eq=False)
+class Gaussians:
+    """Of the levels of a run, as the network gives them.
+
+    Attributes:
+        means: in levels, float64 [N].
+        variances: in squared levels, float64 [N].
+        tiles: whose each level is, int [N].
+    """
+
+    means: Float64
+    variances: Float64
+    tiles: NDArray[np.intp]
+
+    def rounded(self, shifts: Shifts) -> LevelRun:
+        """On the tables' grids."""
+        shift = SHIFTS[shifts[self.tiles]]
+        return LevelRun(round_means(self.means, shift), scale_indices(self.variances, shift))
+
+
+@dataclass(frozen=True)
+class PixelSettings:
+    """What a payload begins with.
+
+    Attributes:
+        groups: G.
+        offset: of the scales.
+        latent_shifts: of the grid of each tile's z_t.
+        level_shifts: of the grids of each tile's means and scales.
+    """
+
+    groups: int
+    offset: int
+    latent_shifts: Shifts
+    level_shifts: Shifts
+
+    def packed(self) -> bytes:
+        """As a payload's first bytes."""
+        first = (self.groups - 1) << 4 | self.offset - MIN_SCALE_OFFSET
+        shifts = np.stack([self.latent_shifts, self.level_shifts], axis=1)
+        return bytes([first]) + shifts.astype(np.uint8).tobytes()
+
+    @staticmethod
+    def unpacked(payload: bytes, tiles: int) -> "PixelSettings":
+        """Of a payload that has these bytes."""
+        shifts = np.frombuffer(payload, dtype=np.uint8, count=2 * tiles, offset=1).astype(np.intp)
+        offset = (payload[0] & 0xF) + MIN_SCALE_OFFSET
+        return PixelSettings((payload[0] >> 4) + 1, offset, shifts[::2], shifts[1::2])
+
+
 @dataclass(frozen=True)
 class PixelStage:
     """What both ends have when the pixels begin.
@@ -80,14 +142,17 @@ class PixelStage:
         layout: how the image is cut into tiles.
         z: the latent at the final step, float64 [G, 3, S, S].
         step: the final step.
-        first: p(x | z) at that step, which the caller has already.
     """
 
     model: CodecModel
     layout: TileLayout
     z: Float64
     step: int
-    first: PixelEstimate
+
+    @property
+    def settings_bytes(self) -> int:
+        """How many bytes of a payload stand before the coder's."""
+        return 1 + 2 * self.layout.count
 
     def encode(self, pixels: NDArray[np.uint8], groups: int) -> tuple[bytes, float]:
         """The payload for ``pixels`` uint8 [H, W, C], and its ideal length in bits.
@@ -95,19 +160,34 @@ class PixelStage:
         Args:
             groups: G, at most ``model.most_groups``.
         """
-        told = self._runs(pixels, groups)
+        count = self.layout.count
+        coordinates = (self.z / self.latent_grid).ravel()
+        owners = np.repeat(np.arange(count), self.layout.tile_dimensions)
+        latent_shifts = safest_shifts(coordinates, owners, count)
+        said = self.gaussians(pixels, groups, latent_shifts)
+        level_shifts = safest_shifts(
+            np.concatenate(
+                [mean_positions(run.means) for _, run in said]
+                + [scale_positions(run.variances) for _, run in said]
+            ),
+            np.concatenate(2 * [run.tiles for _, run in said]),
+            count,
+        )
+        told = [(levels, run.rounded(level_shifts)) for levels, run in said]
         levels, means, scales = _joined(told)
         offset = best_scale_offset(levels, means, scales)
+        settings = PixelSettings(groups, offset, latent_shifts, level_shifts)
         runs = [(levels, run.with_offset(offset)) for levels, run in told]
-        told_first = bytes([(groups - 1) << 4 | offset - MIN_SCALE_OFFSET])
-        payload = told_first + encode_levels(runs)
+        payload = settings.packed() + encode_levels(runs)
         return payload, ideal_bits(levels, means, shifted(scales, offset))
 
     def ideal_bits(self, payload: bytes, pixels: NDArray[np.uint8]) -> float:
         """Σ −log2 p of ``pixels``, which ``payload`` tells, under the tables that it uses."""
-        groups, offset = _settings(payload)
-        levels, means, scales = _joined(self._runs(pixels, groups))
-        return ideal_bits(levels, means, shifted(scales, offset))
+        settings = PixelSettings.unpacked(payload, self.layout.count)
+        said = self.gaussians(pixels, settings.groups, settings.latent_shifts)
+        told = [(levels, run.rounded(settings.level_shifts)) for levels, run in said]
+        levels, means, scales = _joined(told)
+        return ideal_bits(levels, means, shifted(scales, settings.offset))
 
     def decode(
         self, payload: bytes, length: int, name: str, *, every: bool
@@ -123,33 +203,44 @@ class PixelStage:
             every: False gives the best alone.
 
         Raises:
-            BitstreamError: the payload is empty, or its groups are more than the model can do.
+            BitstreamError: the payload is too short to be one, or its groups are more than the
+                model can do.
             NumericMismatchError: what the network says here is not what it said to the encoder.
         """
-        if not payload:
-            raise BitstreamError(f"{name}: expected coded pixels, found an empty last stage")
-        groups, offset = _settings(payload)
-        if groups > self.model.most_groups:
+        if length <= self.settings_bytes:
+            raise BitstreamError(
+                f"{name}: expected coded pixels after {self.settings_bytes} bytes, found a last "
+                f"stage of {length}"
+            )
+        if len(payload) <= self.settings_bytes:
+            return
+        settings = PixelSettings.unpacked(payload, self.layout.count)
+        if settings.groups > self.model.most_groups:
             raise BitstreamError(
                 f"{name}: expected at most {self.model.most_groups} groups of pixels with this "
-                f"model, found {groups}"
+                f"model, found {settings.groups}"
             )
+        coded = payload[self.settings_bytes :]
         try:
-            yield from self._finer(LevelDecoder(payload[1:], length - 1), groups, offset, every)
+            decoder = LevelDecoder(coded, length - self.settings_bytes)
+            yield from self._finer(decoder, settings, every)
         except NumericMismatchError as error:
             raise NumericMismatchError(
                 f"{name}: numeric mismatch at segment {LAST_STAGE_SEGMENT}, the last stage: {error}"
             ) from error
 
     def _finer(
-        self, decoder: LevelDecoder, groups: int, offset: int, every: bool
+        self, decoder: LevelDecoder, settings: PixelSettings, every: bool
     ) -> Iterator[PixelsSoFar]:
-        walk = self._walk(groups, lambda run, channel, place: decoder.pop(run.with_offset(offset)))
+        def pop(said: Gaussians, channel: int, place: Place) -> NDArray[np.uint8]:
+            return decoder.pop(said.rounded(settings.level_shifts).with_offset(settings.offset))
+
+        walk = self._walk(settings.groups, settings.latent_shifts, pop)
         known, told_bytes = next(walk), 0
         shown: PixelsSoFar | None = None
         try:
             for known in walk:
-                told_bytes = 1 + decoder.consumed_bytes
+                told_bytes = self.settings_bytes + decoder.consumed_bytes
                 if not every:
                     continue
                 # A run that comes with the one behind it has no beginning of its own.
@@ -163,23 +254,26 @@ class PixelStage:
             decoder.finish()
         yield self._shown(known, told_bytes)
 
-    def _runs(
-        self, pixels: NDArray[np.uint8], groups: int
-    ) -> list[tuple[NDArray[np.uint8], LevelRun]]:
-        """The levels of ``pixels`` in the file's order, and their means and scales."""
+    def gaussians(
+        self, pixels: NDArray[np.uint8], groups: int, latent_shifts: Shifts
+    ) -> list[tuple[NDArray[np.uint8], Gaussians]]:
+        """The levels of ``pixels`` in the file's order, and what the network says of them."""
         truth = signal_to_levels(self.layout.split(pixels))
-        told: list[tuple[NDArray[np.uint8], LevelRun]] = []
+        told: list[tuple[NDArray[np.uint8], Gaussians]] = []
 
-        def tell(run: LevelRun, channel: int, place: Place) -> NDArray[np.uint8]:
+        def tell(said: Gaussians, channel: int, place: Place) -> NDArray[np.uint8]:
             levels = truth[:, channel][place]
-            told.append((levels, run))
+            told.append((levels, said))
             return levels
 
-        deque(self._walk(groups, tell), maxlen=0)
+        deque(self._walk(groups, latent_shifts, tell), maxlen=0)
         return told
 
     def _walk(
-        self, groups: int, code: Callable[[LevelRun, int, Place], NDArray[np.uint8]]
+        self,
+        groups: int,
+        latent_shifts: Shifts,
+        code: Callable[[Gaussians, int, Place], NDArray[np.uint8]],
     ) -> Iterator[_Known]:
         """Visit every run of levels in the file's order; ``code`` gives what the levels are.
 
@@ -194,18 +288,18 @@ class PixelStage:
         inside = self.layout.inside()
         ranks = pixel_ranks(self.layout.side)
         alpha = self.model.schedule.alpha[self.step]
-        estimate = self.first
+        latent = self._latent_on_grid(latent_shifts)
         for first, end in itertools.pairwise(group_starts(groups)):
-            if first:
-                known: Place = np.logical_and.reduce(told, axis=1)
-                signal = alpha * levels_to_signal(tiles)
-                z = np.where(known[:, None], signal, self.z)
-                estimate = self.model.estimate(z, self.step, known)
+            known: Place = np.logical_and.reduce(told, axis=1)
+            signal = alpha * levels_to_signal(tiles)
+            z = np.where(known[:, None], signal, latent)
+            estimate = self.model.estimate(z, self.step, known)
             place = inside & (first <= ranks) & (ranks < end)
+            owners, _, _ = np.nonzero(place)
             if self.layout.channels == 1:
                 yield _Known(tiles, told, estimate)
                 means, variance = _gray(estimate)
-                gray = code(_run(means[place], variance[place]), 0, place)
+                gray = code(_said(means[place], variance[place], owners), 0, place)
                 for channel in range(TILE_CHANNELS):
                     tiles[:, channel][place] = gray
                 told |= place[:, None]
@@ -214,10 +308,22 @@ class PixelStage:
                 yield _Known(tiles, told, estimate)
                 before = [tiles[:, earlier][place] for earlier in range(channel)]
                 mean = _mean_given(before, estimate, place)
-                levels = code(_run(mean, estimate.variance[:, channel][place]), channel, place)
+                said = _said(mean, estimate.variance[:, channel][place], owners)
+                levels = code(said, channel, place)
                 tiles[:, channel][place] = levels
                 told[:, channel] |= place
         yield _Known(tiles, told, estimate)
+
+    @property
+    def latent_grid(self) -> float:
+        """Step of the grid of z_t's coordinates."""
+        _, exponent = np.frexp(self.model.schedule.sigma[self.step])
+        return math.ldexp(1.0, int(exponent) - LATENT_STEPS_BITS)
+
+    def _latent_on_grid(self, shifts: Shifts) -> Float64:
+        """z_t as the network sees it, float64 [G, C, S, S]."""
+        shift = SHIFTS[shifts][:, None, None, None]
+        return (rounded(self.z / self.latent_grid, shift) - shift) * self.latent_grid
 
     def _shown(self, known: _Known, payload_bytes: int) -> PixelsSoFar:
         """The image of what is known: levels where they are told, elsewhere their means."""
@@ -232,11 +338,6 @@ class PixelStage:
         pixels = signal_to_levels(self.layout.join(signal))
         exact_values = int(known.told[:, : self.layout.channels].sum())
         return PixelsSoFar(payload_bytes, pixels, exact_values)
-
-
-def _settings(payload: bytes) -> tuple[int, int]:
-    """Groups and scale offset, as the payload's first byte tells them."""
-    return (payload[0] >> 4) + 1, (payload[0] & 0xF) + MIN_SCALE_OFFSET
 
 
 def _joined(
@@ -272,9 +373,9 @@ def _levels(signal: Float64) -> Float64:
     return (signal + 1.0) * HALF_RANGE
 
 
-def _run(means: Float64, variance: Float64) -> LevelRun:
-    """Means in levels and variances of the signal, on the tables' grids."""
-    return LevelRun(round_means(means), scale_indices(variance * (HALF_RANGE * HALF_RANGE)))
+def _said(means: Float64, variance: Float64, tiles: NDArray[np.intp]) -> Gaussians:
+    """Of means in levels and variances of the signal."""
+    return Gaussians(means, variance * (HALF_RANGE * HALF_RANGE), tiles)
 
 
 def _gray(estimate: PixelEstimate) -> tuple[Float64, Float64]:

@@ -11,7 +11,10 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from diffcodec.coding.agreement import rounded
 from diffcodec.coding.gaussian import exponential, normal_cdf
+
+Float64 = NDArray[np.float64]
 
 LEVELS = 256
 MEAN_STEPS = 16
@@ -26,20 +29,28 @@ FREE_FREQUENCY = TOTAL_FREQUENCY - LEVELS
 SMALLEST_SIGMA = 0.05
 """Of the tables, in levels. Training adds its square to every variance, and so do these."""
 _LN_SIGMA_RANGE = 7.600902459542082
+_LN_VARIANCE_STEP = 2.0 * _LN_SIGMA_RANGE / (SCALE_COUNT - 1)
 OFFSET_STEPS = 4
 """Steps of σ's grid, together 12.7 %, in one step of an image's scale offset."""
 MIN_SCALE_OFFSET, MAX_SCALE_OFFSET = -8, 7
 _EDGE_OFFSETS = (LEVELS - 1) * MEAN_STEPS
 
 
-def round_means(means: NDArray[np.floating]) -> NDArray[np.int32]:
-    """Means in levels, any float array, to the grid: rint(16 · mean) clipped to 0…4080.
+def mean_positions(means: NDArray[np.floating]) -> Float64:
+    """Means in levels on their grid: 16 · mean clipped to 0…4080, float64 of the same shape."""
+    return np.clip(np.asarray(means, dtype=np.float64) * MEAN_STEPS, 0, MAX_MEAN_GRID)
+
+
+def round_means(means: NDArray[np.floating], shift: float | Float64 = 0.0) -> NDArray[np.int32]:
+    """Means in levels, any float array, to the nearest point of their grid, int32.
+
+    Args:
+        shift: of the grid (`agreement.SHIFTS`), one or one for each mean.
 
     >>> round_means(np.array([-3.0, 127.5, 0.1])).tolist()
     [0, 2040, 2]
     """
-    steps = np.rint(np.asarray(means, dtype=np.float64) * MEAN_STEPS)
-    return np.clip(steps, 0, MAX_MEAN_GRID).astype(np.int32)
+    return rounded(mean_positions(means), shift).astype(np.int32)
 
 
 def sigma_levels(scale_index: int) -> float:
@@ -75,17 +86,35 @@ def _variance_borders() -> NDArray[np.float64]:
     return borders
 
 
-def scale_indices(variance: NDArray[np.floating]) -> NDArray[np.int64]:
+def scale_positions(variance: NDArray[np.floating]) -> Float64:
+    """Where on σ's grid a Gaussian of ``variance`` + 0.05², in squared levels, lies, 0…255.
+
+    Only encoders ask, whose logarithm need not be everyone's.
+    """
+    doubled = np.log(_wanted(variance) / (SMALLEST_SIGMA * SMALLEST_SIGMA))
+    return np.clip(doubled / _LN_VARIANCE_STEP, 0, SCALE_COUNT - 1)
+
+
+def scale_indices(
+    variance: NDArray[np.floating], shift: float | Float64 = 0.0
+) -> NDArray[np.int64]:
     """The indices of the tables for a Gaussian of ``variance`` + 0.05², in squared levels.
 
     The Gaussian is the one that bins of one level are cut from, not that of whole levels, whose
     rounding adds 1/12.
 
+    Args:
+        shift: of σ's grid (`agreement.SHIFTS`), one or one for each variance.
+
     >>> scale_indices(np.array([0.0, 1.0, 1e4, 1e9])).tolist()
     [0, 101, 255, 255]
     """
-    wanted = np.asarray(variance, dtype=np.float64) + SMALLEST_SIGMA * SMALLEST_SIGMA
+    wanted = _wanted(variance) * exponential(np.asarray(shift) * _LN_VARIANCE_STEP)
     return np.searchsorted(_variance_borders(), wanted).astype(np.int64)
+
+
+def _wanted(variance: NDArray[np.floating]) -> Float64:
+    return np.asarray(variance, dtype=np.float64) + SMALLEST_SIGMA * SMALLEST_SIGMA
 
 
 def _cumulative_rows(

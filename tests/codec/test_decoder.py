@@ -342,7 +342,7 @@ def test_other_arithmetic_is_exact_or_told(
             outcomes.append("exact")
             assert frame.exact
             np.testing.assert_array_equal(frame.pixels, picture)
-    assert len(outcomes) == 4
+    assert outcomes.count("exact") >= 3
 
 
 @pytest.mark.parametrize("channel_code", [3])

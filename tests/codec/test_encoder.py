@@ -13,6 +13,7 @@ from diffcodec.codec.effort import EFFORTS, effort_level
 from diffcodec.codec.encoder import BudgetError, Encoded, EncoderSettings, encode_image
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import PlanConfig
+from diffcodec.codec.tiles import TileLayout
 from diffcodec.coding.channel import CHANNEL_CODES
 from diffcodec.units import bits_per_dimension
 
@@ -169,7 +170,8 @@ def test_the_ledger_adds_up_to_the_file(model: CodecModel, picture: Pixels) -> N
     assert len(Container.open(encoded.data, "a.dfc").by_its_checks().hops().data) == hop_bytes
     checks_and_header = len(encoded.data) - hop_bytes - encoded.payload_bytes
     assert checks_and_header <= 16
-    assert 0 <= 8 * encoded.payload_bytes - encoded.last_stage_bits <= 8 + 32
+    settings_bytes = 1 + 2 * TileLayout(*picture.shape, model.tile_side).count
+    assert 0 <= 8 * (encoded.payload_bytes - settings_bytes) - encoded.last_stage_bits <= 32
     assert encoded.ledger[0].t == 1000
     assert encoded.ledger[-1].s == header.final_step
     sizes = [entry.cumulative_bpd for entry in encoded.ledger]

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -10,8 +10,9 @@ from diffcodec.codec import pixels as pixels_module
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.pixels import PixelStage
 from diffcodec.codec.tiles import TileLayout
-from diffcodec.coding.tables import best_scale_offset, ideal_bits, round_means, scale_indices
-from diffcodec.diffusion.process import HALF_RANGE, levels_to_signal
+from diffcodec.coding.agreement import SHIFTS
+from diffcodec.coding.tables import best_scale_offset, ideal_bits, scale_indices
+from diffcodec.diffusion.process import HALF_RANGE
 from diffcodec.errors import BitstreamError, NumericMismatchError
 from diffcodec.model.pixel_order import group_starts, pixel_ranks
 
@@ -23,11 +24,15 @@ STEP = 100
 
 @dataclass
 class Oracle:
-    """A model that says something random but reproducible, and remembers what it was shown."""
+    """A model that says something random but reproducible, and remembers what it was shown.
+
+    ``change`` is made to all that it says.
+    """
 
     pixel_model: CodecModel
     shown: list[tuple[Float64, NDArray[np.bool_]]] = field(default_factory=list)
     most_groups: int = 16
+    change: Callable[[PixelEstimate], PixelEstimate] = lambda said: said
 
     @property
     def schedule(self) -> object:
@@ -35,7 +40,7 @@ class Oracle:
 
     def estimate(self, z: Float64, t: int, known: NDArray[np.bool_]) -> PixelEstimate:
         self.shown.append((z.copy(), known.copy()))
-        return random_estimate(z.shape, len(self.shown))
+        return self.change(random_estimate(z.shape, len(self.shown)))
 
 
 def random_estimate(shape: tuple[int, ...], seed: int) -> PixelEstimate:
@@ -56,7 +61,21 @@ def stage_of(pixels: Pixels, model: CodecModel) -> PixelStage:
     """As both ends have it where the hops have brought z_t to STEP."""
     layout = TileLayout(*pixels.shape, SIDE)
     z = latent(layout, layout.split(pixels), model)
-    return PixelStage(model, layout, z, STEP, model.estimate(z, STEP))
+    return PixelStage(model, layout, z, STEP)
+
+
+def shifts_of(payload: bytes, tiles: int) -> tuple[Float64, Float64]:
+    """How the grids of each tile's latent and of its levels are shifted, float64 [G] each."""
+    numbers = np.frombuffer(payload[1 : 1 + 2 * tiles], dtype=np.uint8)
+    latent_shift, level_shift = ((numbers + 0.5) / 256 - 0.5).reshape(tiles, 2).T
+    return latent_shift, level_shift
+
+
+def on_grid(stage: PixelStage, payload: bytes) -> Float64:
+    """The latent that the network is shown."""
+    step = 2.0 ** (np.floor(np.log2(stage.model.schedule.sigma[STEP])) - 3)
+    shift = shifts_of(payload, stage.layout.count)[0][:, None, None, None]
+    return (np.rint(stage.z / step + shift) - shift) * step
 
 
 def decode(stage: PixelStage, payload: bytes) -> Pixels:
@@ -82,8 +101,9 @@ def test_pixels_come_back_at_nearly_the_ideal_length(
     stage = stage_of(pixels, pixel_model)
     payload, bits = stage.encode(pixels, groups)
     np.testing.assert_array_equal(decode(stage, payload), pixels)
-    # A byte for groups and offset, and less than a word of the coder's.
-    assert 0 <= 8 * len(payload) - bits <= 8 + 32
+    # A byte for groups and offset, two for each tile, and less than a word of the coder's.
+    assert stage.settings_bytes == 1 + 2 * 6
+    assert 0 <= 8 * (len(payload) - stage.settings_bytes) - bits <= 32
     assert payload[0] >> 4 == groups - 1
 
 
@@ -91,15 +111,20 @@ def test_one_group_without_a_pixel_model(picture: Pixels, model: CodecModel) -> 
     stage = stage_of(picture, model)
     payload, bits = stage.encode(picture, 1)
     np.testing.assert_array_equal(decode(stage, payload), picture)
-    # What the model says is its average error, so that one scale, moved, serves all levels.
+    # What the model says is its average error: one scale, shifted and moved, serves all levels.
     variance = model.error_curve[STEP] * HALF_RANGE**2
     tiles, inside = stage.layout.split(picture), stage.layout.inside()
+    said = model.estimate(on_grid(stage, payload), STEP)
+    shift = np.broadcast_to(shifts_of(payload, stage.layout.count)[1][:, None, None], inside.shape)
     levels = np.rint((tiles.transpose(1, 0, 2, 3)[:, inside] + 1) * HALF_RANGE).astype(np.uint8)
-    means = round_means((stage.first.mean.transpose(1, 0, 2, 3)[:, inside] + 1) * HALF_RANGE)
-    scales = np.full(levels.size, scale_indices(np.array(variance)))
-    offset = best_scale_offset(levels.ravel(), means.ravel(), scales)
+    means = np.rint(
+        16 * (said.mean.transpose(1, 0, 2, 3)[:, inside] + 1) * HALF_RANGE + shift[inside]
+    )
+    scales = np.tile(scale_indices(variance * 2000 ** (2 * shift[inside] / 255)), 3)
+    levels, means = levels.ravel(), np.clip(means, 0, 4080).astype(int).ravel()
+    offset = best_scale_offset(levels, means, scales)
     assert payload[0] == offset + 8
-    assert bits == pytest.approx(ideal_bits(levels, means, int(scales[0]) + 4 * offset))
+    assert bits == pytest.approx(ideal_bits(levels, means, scales + 4 * offset))
 
 
 def test_known_pixels_are_shown_to_the_model_and_padding_never_is(
@@ -108,16 +133,16 @@ def test_known_pixels_are_shown_to_the_model_and_padding_never_is(
     oracle, layout = Oracle(pixel_model), TileLayout(*picture.shape, SIDE)
     signal = layout.split(picture)
     z = latent(layout, signal, pixel_model)
-    stage = PixelStage(oracle, layout, z, STEP, random_estimate(z.shape, 0))
+    stage = PixelStage(oracle, layout, z, STEP)
     payload, _ = stage.encode(picture, 5)
     told, oracle.shown = oracle.shown, []
     np.testing.assert_array_equal(decode(stage, payload), picture)
-    assert len(told) == len(oracle.shown) == 4
+    assert len(told) == len(oracle.shown) == 5
     ranks, inside = pixel_ranks(SIDE), layout.inside()
     alpha = pixel_model.schedule.alpha[STEP]
-    for first, encoder, decoder in zip(group_starts(5)[1:-1], told, oracle.shown, strict=True):
+    for first, encoder, decoder in zip(group_starts(5)[:-1], told, oracle.shown, strict=True):
         known = inside & (ranks < first)
-        expected = np.where(known[:, None], alpha * signal, z)
+        expected = np.where(known[:, None], alpha * signal, on_grid(stage, payload))
         for shown, mask in (encoder, decoder):
             np.testing.assert_array_equal(mask, known)
             # The levels are whole ones: their signal is the image's own but for its rounding.
@@ -127,36 +152,18 @@ def test_known_pixels_are_shown_to_the_model_and_padding_never_is(
 
 
 def coded_runs(
-    stage: PixelStage, pixels: Pixels, groups: int, monkeypatch: pytest.MonkeyPatch
+    stage: PixelStage, pixels: Pixels, groups: int
 ) -> list[tuple[Pixels, Float64, Float64]]:
     """Levels, exact means in levels and variances of the signal of each run, in order."""
-    runs, levels = [], []
-    make, walk = pixels_module._run, PixelStage._walk
-
-    def noted(means: Float64, variance: Float64) -> object:
-        runs.append((means, variance))
-        return make(means, variance)
-
-    def watched(self: PixelStage, groups: int, code: Callable[..., Pixels]) -> Iterator[object]:
-        def kept(*arguments: object) -> Pixels:
-            levels.append(code(*arguments))
-            return levels[-1]
-
-        return walk(self, groups, kept)
-
-    monkeypatch.setattr(pixels_module, "_run", noted)
-    monkeypatch.setattr(PixelStage, "_walk", watched)
-    stage.encode(pixels, groups)
-    return [(level, *run) for level, run in zip(levels, runs, strict=True)]
+    runs = stage.gaussians(pixels, groups, np.zeros(stage.layout.count, dtype=np.intp))
+    return [(levels, said.means, said.variances / HALF_RANGE**2) for levels, said in runs]
 
 
-def test_colours_are_coded_in_a_chain(
-    picture: Pixels, pixel_model: CodecModel, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_colours_are_coded_in_a_chain(picture: Pixels, pixel_model: CodecModel) -> None:
     layout = TileLayout(*picture.shape, SIDE)
     said = random_estimate((layout.count, 3, SIDE, SIDE), 1)
-    stage = PixelStage(Oracle(pixel_model), layout, np.zeros_like(said.mean), STEP, said)
-    runs = coded_runs(stage, picture, 2, monkeypatch)
+    stage = PixelStage(Oracle(pixel_model), layout, np.zeros_like(said.mean), STEP)
+    runs = coded_runs(stage, picture, 2)
     assert len(runs) == 2 * 3
     place = layout.inside() & (pixel_ranks(SIDE) < 8)
     x, mean = (tiles.transpose(0, 2, 3, 1)[place] for tiles in (layout.split(picture), said.mean))
@@ -169,17 +176,17 @@ def test_colours_are_coded_in_a_chain(
     for channel, (levels, means, spread) in enumerate(runs[:3]):
         np.testing.assert_array_equal(levels, np.rint((x[:, channel] + 1) * HALF_RANGE))
         np.testing.assert_allclose(means, (chained[:, channel] + 1) * HALF_RANGE, atol=1e-9)
-        np.testing.assert_array_equal(spread, variance[:, channel])
+        np.testing.assert_allclose(spread, variance[:, channel], rtol=1e-12)
 
 
 def test_gray_is_the_chain_s_word_on_three_equal_channels(
-    picture: Pixels, pixel_model: CodecModel, monkeypatch: pytest.MonkeyPatch
+    picture: Pixels, pixel_model: CodecModel
 ) -> None:
     gray = picture[:, :, :1]
     layout = TileLayout(*gray.shape, SIDE)
     said = random_estimate((layout.count, 3, SIDE, SIDE), 1)
-    stage = PixelStage(Oracle(pixel_model), layout, np.zeros_like(said.mean), STEP, said)
-    ((levels, means, variance),) = coded_runs(stage, gray, 1, monkeypatch)
+    stage = PixelStage(Oracle(pixel_model), layout, np.zeros_like(said.mean), STEP)
+    ((levels, means, variance),) = coded_runs(stage, gray, 1)
     inside = layout.inside()
     np.testing.assert_array_equal(levels, layout.split(gray)[:, 0][inside] * 127.5 + 127.5)
     # N(x; x̂_0, Σ) along x = (v, v, v), by dense algebra.
@@ -195,29 +202,56 @@ def test_gray_is_the_chain_s_word_on_three_equal_channels(
     np.testing.assert_allclose(variance, 1.0 / total, rtol=1e-9)
 
 
-def test_means_agree_although_the_estimate_differs_within_their_grid(
-    picture: Pixels, pixel_model: CodecModel
+def nudged(said: PixelEstimate) -> PixelEstimate:
+    """As another processor might have said it."""
+    random = np.random.default_rng(3)
+    digits = [1.0 + 3e-7 * random.uniform(-1, 1, said.mean.shape) for _ in range(3)]
+    return PixelEstimate(said.mean * digits[0], said.variance * digits[1], said.mixing * digits[2])
+
+
+@pytest.mark.parametrize("shift", ["safest", "unsafest"])
+def test_shifted_grids_make_machines_agree(
+    shift: str, picture: Pixels, pixel_model: CodecModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    stage = stage_of(picture, pixel_model)
-    grid = levels_to_signal(np.rint((stage.first.mean + 1) * HALF_RANGE))
-    rounded = PixelEstimate(grid, stage.first.variance, 0 * stage.first.mixing)
-    payload, _ = replace(stage, first=rounded).encode(picture, 1)
-    nudged = PixelEstimate(grid + 1e-9, rounded.variance, rounded.mixing)
-    np.testing.assert_array_equal(decode(replace(stage, first=nudged), payload), picture)
+    layout = TileLayout(*picture.shape, SIDE)
+    z = latent(layout, layout.split(picture), pixel_model)
+    here = PixelStage(Oracle(pixel_model), layout, z, STEP)
+    drift = 1e-7 * np.random.default_rng(4).uniform(-1, 1, z.shape)
+    there = PixelStage(Oracle(pixel_model, change=nudged), layout, z + drift, STEP)
+    if shift == "safest":
+        payload, _ = here.encode(picture, 8)
+        np.testing.assert_array_equal(decode(there, payload), picture)
+        for shown, expected in zip(there.model.shown, here.model.shown, strict=True):
+            np.testing.assert_array_equal(shown[0], expected[0])
+        return
+
+    def unsafest(positions: Float64, owners: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+        moved = positions[:, None] + SHIFTS
+        distances = np.abs(moved - np.floor(moved) - 0.5)
+        worst = [distances[owners == owner].min(axis=0).argmin() for owner in range(count)]
+        return np.array(worst)
+
+    monkeypatch.setattr(pixels_module, "safest_shifts", unsafest)
+    payload, _ = here.encode(picture, 8)
+    with pytest.raises(NumericMismatchError):
+        decode(there, payload)
 
 
 @pytest.mark.parametrize("part", ["mean", "variance", "mixing"])
 def test_another_estimate_is_a_numeric_mismatch_that_names_the_file(
     part: str, picture: Pixels, pixel_model: CodecModel
 ) -> None:
-    stage = stage_of(picture, pixel_model)
-    payload, _ = stage.encode(picture, 2)
-    other = getattr(stage.first, part).copy()
-    # The mixing of a pixel whose first channel is as expected would not show: change them all.
-    other += 0.02 if part == "mixing" else 0.01 * other
-    changed = replace(stage, first=replace(stage.first, **{part: other}))
+    def changed(said: PixelEstimate) -> PixelEstimate:
+        # The mixing of a pixel whose first channel is as expected would not show: change them all.
+        other = getattr(said, part)
+        other = other + (0.02 if part == "mixing" else 0.01 * other)
+        return replace(said, **{part: other})
+
+    layout = TileLayout(*picture.shape, SIDE)
+    z = latent(layout, layout.split(picture), pixel_model)
+    payload, _ = PixelStage(Oracle(pixel_model), layout, z, STEP).encode(picture, 2)
     with pytest.raises(NumericMismatchError, match=r"^a\.dfc: "):
-        decode(changed, payload)
+        decode(PixelStage(Oracle(pixel_model, change=changed), layout, z, STEP), payload)
 
 
 def test_more_groups_than_the_model_can_do_are_refused(
@@ -229,7 +263,7 @@ def test_more_groups_than_the_model_can_do_are_refused(
 
 
 def test_an_empty_payload_is_refused(picture: Pixels, model: CodecModel) -> None:
-    with pytest.raises(BitstreamError, match=r"^a\.dfc: .*empty"):
+    with pytest.raises(BitstreamError, match=r"^a\.dfc: .*after 13 bytes, found.*of 0"):
         decode(stage_of(picture, model), b"")
 
 
@@ -265,7 +299,7 @@ def test_told_values_are_exact_and_the_others_follow_them(
 ) -> None:
     layout = TileLayout(*picture.shape, SIDE)
     said = random_estimate((layout.count, 3, SIDE, SIDE), 1)
-    stage = PixelStage(Oracle(pixel_model), layout, np.zeros_like(said.mean), STEP, said)
+    stage = PixelStage(Oracle(pixel_model), layout, np.zeros_like(said.mean), STEP)
     payload, _ = stage.encode(picture, 2)
     stage.model.shown.clear()  # so that it says the same once more
     red, green, *_ = stage.decode(payload, len(payload), "a.dfc", every=True)
@@ -291,5 +325,5 @@ def test_a_beginning_that_tells_no_run_gives_nothing(
 ) -> None:
     stage = stage_of(picture, pixel_model)
     payload, _ = stage.encode(picture, 2)
-    for length in range(1, 12):
+    for length in range(1, stage.settings_bytes + 12):
         assert not list(stage.decode(payload[:length], len(payload), "a.dfc", every=True))
