@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader, BitWriter
-from diffcodec.codec.model import CodecModel, PixelEstimate
+from diffcodec.codec.model import CodecModel, PixelEstimate, inverse_fft
 from diffcodec.codec.plan import HopPlan, Packet, PlanConfig
 from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout, deinterleave, interleave
 from diffcodec.coding.channel import CodeState
@@ -57,7 +57,7 @@ class ReverseProcess:
     ) -> None:
         self._model = model
         self._shape = (layout.count, TILE_CHANNELS, layout.side, layout.side)
-        self._code = config.code
+        self._code = config.code.searching_with(inverse_fft)
         self._estimate: PixelEstimate | None = None
         self._estimate_step: int | None = None
         self._wiener: WienerEstimate | None = None

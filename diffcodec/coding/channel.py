@@ -15,9 +15,10 @@ The decoder only rolls and adds: its result does not depend on any FFT.
 
 import math
 import threading
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Protocol, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from diffcodec.coding.shared_noise import SharedNoise, signs_of_words
 from diffcodec.units import bits_to_nats, nats_to_bits
 
 Float32 = NDArray[np.float32]
+Spectra = NDArray[np.complex64]
+InverseFft = Callable[[Spectra, int], Float32]
+"""Real vectors of length n from the first n // 2 + 1 of their coefficients: float32[…, n]."""
 
 CODEBOOK_DOMAIN = 0x636F6465626F6F6B
 """Philox domain of the codebooks, "codebook" in ASCII; no other noise may use it."""
@@ -63,6 +67,9 @@ class ChannelCode(Protocol):
     @property
     def code_id(self) -> int:
         """What a file's header calls this code."""
+
+    def searching_with(self, inverse_fft: InverseFft) -> Self:
+        """The same code, its search made with that FFT: another may be faster than NumPy's."""
 
     def payload_bits(self, kl_nats: float, state: CodeState) -> int:
         """The budget, in bits for each vector, that buys nearest to ``kl_nats``."""
@@ -122,8 +129,14 @@ def _codebook(bank_size: int, dimension: int) -> Float32:
     return bank
 
 
+def numpy_inverse_fft(spectra: Spectra, length: int) -> Float32:
+    """NumPy's, which computes in the type of its input; its stub knows float64 alone."""
+    vectors: Float32 = np.fft.irfft(spectra, n=length)  # type: ignore[assignment]
+    return vectors
+
+
 @lru_cache(maxsize=8)
-def _codebook_spectrum(bank_size: int, dimension: int) -> NDArray[np.complex64]:
+def _codebook_spectrum(bank_size: int, dimension: int) -> Spectra:
     """Complex conjugate spectra of the bank: complex64[bank_size, n // 2 + 1]."""
     return np.conj(np.fft.rfft(_codebook(bank_size, dimension)[:, :dimension], axis=1))
 
@@ -158,6 +171,8 @@ class TrellisCode:
     section_bits: float
     lookahead: int = field(default=16, compare=False)
     """Sections that the encoder's search goes past the end of a packet."""
+    inverse_fft: InverseFft = field(default=numpy_inverse_fft, compare=False, repr=False)
+    """Of the encoder's search."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.new_bits <= self.register_bits // 2 <= 12:
@@ -167,6 +182,10 @@ class TrellisCode:
     def name(self) -> str:
         """``trellis-ν-k``."""
         return f"trellis-{self.register_bits}-{self.new_bits}"
+
+    def searching_with(self, inverse_fft: InverseFft) -> Self:
+        """The same code, its search made with that FFT."""
+        return replace(self, inverse_fft=inverse_fft)
 
     def budget_bits(self, sections: int, state: CodeState) -> int:
         """What ``sections`` ≥ 1 further sections cost each vector."""
@@ -309,9 +328,7 @@ class TrellisCode:
         for start in range(0, sections, step):
             flipped = np.fft.rfft(signs[start : start + step] * delta, axis=1)
             part = np.multiply(flipped[:, None], spectrum, out=product[: len(flipped)])
-            # NumPy computes in the type of its input; its stub knows float64 alone.
-            out: Any = table[start : start + step]
-            np.fft.irfft(part, n=dimension, axis=2, out=out)
+            table[start : start + step] = self.inverse_fft(part, dimension)
         return table.reshape(sections, -1)
 
     def _search(self, delta: Float32, signs: Float32, before: int | None) -> NDArray[np.int64]:

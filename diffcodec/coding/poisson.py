@@ -17,13 +17,13 @@ the total variation between the sample's distribution and Q, for each chunk.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader, BitWriter
-from diffcodec.coding.channel import CodeState, Float32
+from diffcodec.coding.channel import CodeState, Float32, InverseFft
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.units import bits_to_nats, nats_to_bits
 
@@ -67,6 +67,10 @@ class PoissonCode:
 
     name: ClassVar[str] = "poisson"
     code_id: ClassVar[int] = 255
+
+    def searching_with(self, inverse_fft: InverseFft) -> Self:
+        """Itself: its search has no FFT."""
+        return self
 
     def nearest_budget(self, bits: int, state: CodeState) -> int:
         """Any whole number of bits, at least one, can be planned."""

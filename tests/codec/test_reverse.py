@@ -6,11 +6,12 @@ import pytest
 from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader, BitWriter
-from diffcodec.codec.model import CodecModel
+from diffcodec.codec.model import CodecModel, inverse_fft
 from diffcodec.codec.plan import Packet, PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
-from diffcodec.coding.channel import CHANNEL_CODES, CodeState, TrellisCode
+from diffcodec.coding.channel import CHANNEL_CODES, CodeState, TrellisCode, numpy_inverse_fft
+from diffcodec.coding.poisson import PoissonCode
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.model.checkpoint import ErrorSpectrum
 
@@ -197,3 +198,33 @@ def test_a_decoder_hears_what_an_encoder_tells(
     assert len(heard.plan.code_state.registers) == layout.count
     assert reader.position == writer.bit_length
     np.testing.assert_array_equal(heard.z, told.z)
+
+
+@pytest.mark.parametrize("length", [300, 768, 3072])
+def test_both_ffts_give_the_same_vectors(length: int) -> None:
+    vectors = np.random.default_rng(1).standard_normal((2, 5, length)).astype(np.float32)
+    spectra = np.fft.rfft(vectors)
+    assert spectra.dtype == np.complex64
+    for transform in (numpy_inverse_fft, inverse_fft):
+        found = transform(spectra, length)
+        assert found.dtype == np.float32
+        np.testing.assert_allclose(found, vectors, atol=1e-5)
+
+
+def test_a_search_with_another_fft_is_the_same_code_s() -> None:
+    code = CHANNEL_CODES[2]
+    other = code.searching_with(inverse_fft)
+    assert other == code
+    delta = np.random.default_rng(2).standard_normal((2, 3072)).astype(np.float32) / 10
+    noise, written = SharedNoise(domain=5), []
+    for each in (code, other):
+        writer = BitWriter()
+        c, state = each.encode(delta, 64, noise, CodeState(), writer)
+        written.append((c, state, writer.to_bytes()))
+    (c, state, data), (other_c, _, _) = written
+    decoded, _ = other.decode(delta.shape, 64, noise, CodeState(), BitReader(data))
+    np.testing.assert_array_equal(decoded, c)
+    # Roundings may choose among paths that are as good.
+    gains = [float((delta * found).sum()) for found in (c, other_c)]
+    assert gains[0] == pytest.approx(gains[1], rel=1e-4)
+    assert PoissonCode().searching_with(inverse_fft) == PoissonCode()
