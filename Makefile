@@ -7,8 +7,9 @@ READY := .venv/ready
 demo: $(READY)
 	$(BIN)/python -m benchmarks.demo
 
+# Files are shared among two processes; no file is cut, so that fixtures are made once for each.
 test: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --files 10000
