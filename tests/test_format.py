@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from diffcodec.bitstream.header import VERSION
+from diffcodec.codec.pixels import LATENT_STEPS_BITS
+from diffcodec.coding.agreement import SHIFTS
 from diffcodec.coding.channel import CHANNEL_CODES
 from diffcodec.coding.gaussian import normal_cdf, unit_variance_steps
 from diffcodec.coding.tables import FREE_FREQUENCY, SCALE_COUNT, frequencies, sigma_levels
@@ -99,6 +101,12 @@ def test_cosines_are_far_from_halves(side: int) -> None:
     scale = np.sqrt(np.where(index == 0, 1.0, 2.0) / side)[:, None]
     exact = 2**TRANSFORM_BITS * scale * np.cos(np.pi / side * (index + 0.5) * index[:, None])
     assert np.abs(np.abs(exact - np.rint(exact)) - 0.5).min() > 1e-6
+
+
+def test_shifts_and_the_latent_s_grid_are_the_modules_own() -> None:
+    assert "Number k = 0…255 is the shift d = (k + ½)/256 − ½" in SPECIFICATION
+    np.testing.assert_array_equal(SHIFTS, (np.arange(256) + 0.5) / 256 - 0.5)
+    assert f"h = 2^(E − {LATENT_STEPS_BITS})" in SPECIFICATION
 
 
 def test_ranks_are_the_pixel_order_s_own() -> None:

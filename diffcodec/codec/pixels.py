@@ -103,7 +103,7 @@ class Gaussians:
         return LevelRun(round_means(self.means, shift), scale_indices(self.variances, shift))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PixelSettings:
     """What a payload begins with.
 
