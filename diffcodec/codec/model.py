@@ -155,19 +155,6 @@ class CodecModel:
         return first, second, third
 
 
-def inverse_fft(spectra: NDArray[np.complex64], length: int) -> NDArray[np.float32]:
-    """Torch's, for the channel code's search: a third of the time of NumPy's (docs/performance.md).
-
-    Args:
-        spectra: […, length // 2 + 1].
-
-    Returns:
-        float32 […, length].
-    """
-    vectors: NDArray[np.float32] = torch.fft.irfft(torch.from_numpy(spectra), n=length).numpy()
-    return vectors
-
-
 @contextmanager
 def full_precision() -> Iterator[None]:
     """Float32 products in float32, though the program at large may ask for fewer bits."""

@@ -8,10 +8,11 @@ network's evaluations are the only arithmetic that a platform could do different
 import copy
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader, BitWriter
-from diffcodec.codec.model import CodecModel, PixelEstimate, inverse_fft
+from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import HopPlan, Packet, PlanConfig
 from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout, deinterleave, interleave
 from diffcodec.coding.channel import CodeState
@@ -41,6 +42,19 @@ def plan_of(model: CodecModel, layout: TileLayout, config: PlanConfig, final_ste
         layout.tile_dimensions,
         final_step,
     )
+
+
+def inverse_fft(spectra: NDArray[np.complex64], length: int) -> NDArray[np.float32]:
+    """Torch's, for the channel code's search: a third of the time of NumPy's (docs/performance.md).
+
+    Args:
+        spectra: […, length // 2 + 1].
+
+    Returns:
+        float32 […, length].
+    """
+    vectors: NDArray[np.float32] = torch.fft.irfft(torch.from_numpy(spectra), n=length).numpy()
+    return vectors
 
 
 class ReverseProcess:

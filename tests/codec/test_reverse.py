@@ -6,9 +6,9 @@ import pytest
 from numpy.typing import NDArray
 
 from diffcodec.bits import BitReader, BitWriter
-from diffcodec.codec.model import CodecModel, inverse_fft
+from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import Packet, PlanConfig
-from diffcodec.codec.reverse import ReverseProcess
+from diffcodec.codec.reverse import ReverseProcess, inverse_fft
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.coding.channel import CHANNEL_CODES, CodeState, TrellisCode, numpy_inverse_fft
 from diffcodec.coding.poisson import PoissonCode
