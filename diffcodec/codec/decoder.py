@@ -12,7 +12,7 @@ from diffcodec.bits import BitReader
 from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import LastStage
 from diffcodec.bitstream.stored import unpack_pixels
-from diffcodec.codec.model import CodecModel, PixelEstimate
+from diffcodec.codec.model import CodecModel
 from diffcodec.codec.pixels import PixelsSoFar, PixelStage
 from diffcodec.codec.plan import Packet, PlanConfig, hop_stream_bits
 from diffcodec.codec.reverse import ReverseProcess, plan_of
@@ -196,8 +196,7 @@ class _HopWalk:
 
     def frame(self, *, truncated: bool = False) -> Frame:
         """The image after the last whole packet."""
-        frame = self._frame_of(self.process.estimate(), self.process.plan.t, self._told_bytes)
-        return replace(frame, truncated=truncated)
+        return replace(self._frame_of(self.process, self._told_bytes), truncated=truncated)
 
     def last_stage(self) -> PixelStage:
         """Where the pixels begin."""
@@ -266,12 +265,11 @@ class _HopWalk:
         """The image after a packet's beginning; the walk stays before the packet."""
         process, reader = self.process.fork(), copy.copy(self._reader)
         process.hear(part, reader)
-        frame = self._frame_of(process.estimate(), part.s, -(-reader.position // 8))
-        return replace(frame, partial=True)
+        return replace(self._frame_of(process, -(-reader.position // 8)), partial=True)
 
-    def _frame_of(self, estimate: PixelEstimate, step: int, told_bytes: int) -> Frame:
-        pixels = signal_to_levels(self.layout.join(estimate.mean))
-        return Frame(step, self._before_hops + told_bytes, pixels, self._packets)
+    def _frame_of(self, process: ReverseProcess, told_bytes: int) -> Frame:
+        pixels = signal_to_levels(self.layout.join(process.shown()))
+        return Frame(process.plan.t, self._before_hops + told_bytes, pixels, self._packets)
 
 
 def _stored_frame(container: Container) -> Frame:

@@ -4,7 +4,7 @@ import copy
 import math
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -42,7 +42,8 @@ class EncoderSettings:
         bpd: a budget in bits/dim for the whole file, or None for a lossless file.
         handover_gamma: noise level at which a lossless file's pixels are coded.
         groups: groups of pixels in the last stage, held at what the model can do.
-        trace: measure the RMSE after every packet for the ledger (one evaluation a packet).
+        trace: measure the RMSE for the ledger: after every packet (one evaluation a packet), of
+            several tiles, which take four, where hops begin and at the end.
     """
 
     plan: PlanConfig = effort_level(DEFAULT_EFFORT).plan
@@ -204,7 +205,7 @@ class _Run:
                 kl_bits=nats_to_bits(kl_nats),
                 paid_bits=self._writer.bit_length - before,
                 cumulative_bpd=bits_per_dimension(8.0 * lossy_bytes, self._pixels.size),
-                rmse=self._rmse() if self._settings.trace else None,
+                rmse=self._rmse() if self._traces_here() else None,
             )
         )
         self._on_step(packet.s)
@@ -217,8 +218,19 @@ class _Run:
         hop_bits = 8 * (budget_bytes - self._empty_bytes)
         return hop_bits - self._writer.bit_length - told.bit_length
 
+    def _traces_here(self) -> bool:
+        return self._settings.trace and (self._layout.count == 1 or self._process.plan.at_hop)
+
+    def _whole_ledger(self) -> tuple[LedgerEntry, ...]:
+        """The ledger of a file that ends here."""
+        if not self._ledger or not self._settings.trace:
+            return tuple(self._ledger)
+        *before, last = self._ledger
+        rmse = self._rmse() if last.rmse is None else last.rmse
+        return (*before, replace(last, rmse=rmse))
+
     def _rmse(self) -> float:
-        decoded = signal_to_levels(self._layout.join(self._process.estimate().mean))
+        decoded = signal_to_levels(self._layout.join(self._process.shown()))
         difference = decoded.astype(np.float64) - self._pixels
         return math.sqrt(float(np.mean(difference**2)))
 
@@ -252,7 +264,10 @@ class _Run:
         )
 
     def _lossy(self) -> Encoded:
-        return self._encoded(self._file(self._writer.to_bytes()), tuple(self._ledger))
+        evaluations = len(self._layout.shifts)
+        return self._encoded(
+            self._file(self._writer.to_bytes()), self._whole_ledger(), evaluations=evaluations
+        )
 
     def _with_last_stage(self) -> Encoded:
         process = self._process
@@ -260,7 +275,7 @@ class _Run:
         groups = min(self._settings.groups, self._model.most_groups)
         payload, ideal_bits = stage.encode(self._pixels, groups)
         data = self._file(self._writer.to_bytes(), payload, LastStage.GAUSSIAN)
-        return self._encoded(data, tuple(self._ledger), len(payload), ideal_bits, groups - 1)
+        return self._encoded(data, self._whole_ledger(), len(payload), ideal_bits, groups - 1)
 
     def _stored(self) -> Encoded:
         payload = pack_pixels(self._pixels)
@@ -274,8 +289,8 @@ class _Run:
         ledger: tuple[LedgerEntry, ...],
         payload_bytes: int = 0,
         last_stage_bits: float = 0.0,
-        last_stage_evaluations: int = 0,
+        evaluations: int = 0,
     ) -> Encoded:
         header, _ = Header.unpack(data, "encoded image", None)
-        evaluations = self._evaluations + last_stage_evaluations
+        evaluations += self._evaluations
         return Encoded(data, header, ledger, payload_bytes, last_stage_bits, evaluations)

@@ -1,6 +1,8 @@
 """Images of any size as square tiles, and the tiles as vectors for the channel code."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +10,8 @@ from numpy.typing import NDArray
 from diffcodec.diffusion.process import levels_to_signal
 
 Float64 = NDArray[np.float64]
+Denoise = Callable[[Float64], Float64]
+Number = TypeVar("Number", bound=np.generic)
 
 TILE_CHANNELS = 3
 
@@ -45,33 +49,87 @@ class TileLayout:
         """n, the number of coordinates of one tile."""
         return TILE_CHANNELS * self.side * self.side
 
+    @property
+    def shifts(self) -> tuple[tuple[int, int], ...]:
+        """Where windows over the seams begin, down and right: those that there is room for."""
+        half = self.side // 2
+        shifts = ((half, 0), (0, half), (half, half))
+        return tuple(
+            (down, right)
+            for down, right in shifts
+            if (not down or self.rows > 1) and (not right or self.columns > 1)
+        )
+
     def split(self, pixels: NDArray[np.uint8]) -> Float64:
         """uint8 [H, W, C] to the signal float64 [G, 3, S, S] in [−1, 1]."""
         below = self.rows * self.side - self.height
         beside = self.columns * self.side - self.width
         padded = np.pad(pixels, ((0, below), (0, beside), (0, 0)), mode="edge")
         signal = levels_to_signal(np.broadcast_to(padded, (*padded.shape[:2], TILE_CHANNELS)))
-        grid = signal.reshape(self.rows, self.side, self.columns, self.side, TILE_CHANNELS)
-        tiles = grid.transpose(0, 2, 4, 1, 3)
-        return np.ascontiguousarray(tiles.reshape(-1, TILE_CHANNELS, self.side, self.side))
+        return _cut(signal.transpose(2, 0, 1), self.side)
 
     def inside(self) -> NDArray[np.bool_]:
         """Which pixels of the tiles are the image's, not padding: bool [G, S, S]."""
         row = np.arange(self.rows * self.side) < self.height
         column = np.arange(self.columns * self.side) < self.width
-        grid = (row[:, None] & column).reshape(self.rows, self.side, self.columns, self.side)
-        return grid.transpose(0, 2, 1, 3).reshape(-1, self.side, self.side)
+        return _cut((row[:, None] & column)[None], self.side)[:, 0]
 
     def join(self, tiles: Float64) -> Float64:
         """float64 [G, 3, S, S] to float64 [H, W, C]: padding cropped, gray's channels averaged."""
-        grid = tiles.reshape(self.rows, self.columns, TILE_CHANNELS, self.side, self.side)
-        image = grid.transpose(0, 3, 1, 4, 2).reshape(
-            self.rows * self.side, self.columns * self.side, TILE_CHANNELS
-        )[: self.height, : self.width]
+        plane = _lay(tiles, self.rows, self.columns)
+        image = np.ascontiguousarray(plane[:, : self.height, : self.width].transpose(1, 2, 0))
         if self.channels == TILE_CHANNELS:
             return image
         # In this order of operations, so that every platform gets the same sum.
         return ((image[:, :, :1] + image[:, :, 1:2]) + image[:, :, 2:]) / TILE_CHANNELS
+
+    def without_seams(self, tiles: Float64, z: Float64, denoise: Denoise) -> Float64:
+        """Tiles that ``denoise`` makes of ``z``, without the seams between them.
+
+        At a tile's edge the network does not see what lies beyond. So windows are laid over the
+        same z three times more, shifted by half a tile down, to the right, and both ways, and of
+        the windows that a pixel lies in those count most that it lies in the middle of.
+
+        Args:
+            tiles: what ``denoise`` makes of ``z`` as it is, float64 [G, 3, S, S].
+            z: float64 [G, 3, S, S].
+            denoise: windows [N, 3, S, S] to x̂_0 of the same shape.
+
+        Returns:
+            float64 [G, 3, S, S]; ``tiles`` themselves where there is one.
+        """
+        if not self.shifts:
+            return tiles
+        plane = _lay(z, self.rows, self.columns)
+        from_edge = np.minimum(np.arange(self.side), np.arange(self.side)[::-1]) + 0.5
+        weight = from_edge[:, None] * from_edge
+        total = _lay(tiles * weight, self.rows, self.columns)
+        weights = np.tile(weight, (self.rows, self.columns))
+        for down, right in self.shifts:
+            rows, columns = self.rows - (down > 0), self.columns - (right > 0)
+            where = (
+                ...,
+                slice(down, down + rows * self.side),
+                slice(right, right + columns * self.side),
+            )
+            windows = denoise(_cut(plane[where], self.side))
+            total[where] += _lay(windows * weight, rows, columns)
+            weights[where] += np.tile(weight, (rows, columns))
+        return _cut(total / weights, self.side)
+
+
+def _cut(plane: NDArray[Number], side: int) -> NDArray[Number]:
+    """[C, rows · S, columns · S] to tiles [rows · columns, C, S, S], counted row by row."""
+    channels, height, width = plane.shape
+    grid = plane.reshape(channels, height // side, side, width // side, side)
+    return np.ascontiguousarray(grid.transpose(1, 3, 0, 2, 4).reshape(-1, channels, side, side))
+
+
+def _lay(tiles: Float64, rows: int, columns: int) -> Float64:
+    """The inverse of `_cut`."""
+    _, channels, side, _ = tiles.shape
+    grid = tiles.reshape(rows, columns, channels, side, side).transpose(2, 0, 3, 1, 4)
+    return np.ascontiguousarray(grid.reshape(channels, rows * side, columns * side))
 
 
 def interleave(tiles: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -190,7 +190,26 @@ def test_tracing_changes_no_byte(lossless: Encoded, model: CodecModel, picture: 
     assert steps == [entry.s for entry in traced.ledger]
 
 
-@pytest.mark.parametrize("kind", ["lossless", "grouped"])
+@pytest.fixture(scope="module")
+def lossy_tiles(model: CodecModel, smooth_image: Callable[..., Pixels]) -> Encoded:
+    """A lossy file of six tiles, its ledger with errors."""
+    pixels = smooth_image(40, 24, 3, seed=5)
+    return encode_image(pixels, model, EncoderSettings(FAST.plan, bpd=0.8, trace=True))
+
+
+def test_the_ledger_of_several_tiles_has_errors_where_hops_begin(
+    lossy_tiles: Encoded, decode: Decode, smooth_image: Callable[..., Pixels]
+) -> None:
+    *entries, last = lossy_tiles.ledger
+    told = [entry.rmse is not None for entry in entries]
+    assert any(told)
+    assert not all(told)
+    pixels = smooth_image(40, 24, 3, seed=5)
+    decoded = decode(lossy_tiles.data).pixels.astype(np.float64)
+    assert last.rmse == pytest.approx(np.sqrt(np.mean((decoded - pixels) ** 2)))
+
+
+@pytest.mark.parametrize("kind", ["lossless", "grouped", "lossy", "lossy_tiles"])
 def test_a_decoder_needs_the_evaluations_that_the_encoder_says(
     kind: str, request: pytest.FixtureRequest, decode: Decode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,7 +228,7 @@ def test_a_decoder_needs_the_evaluations_that_the_encoder_says(
         return estimate(self, z, t, known)
 
     monkeypatch.setattr(CodecModel, "estimate", counted)
-    assert decode(encoded.data).exact
+    assert decode(encoded.data).exact == (encoded.header.last_stage is not LastStage.NONE)
     assert calls == encoded.evaluations
 
 

@@ -173,6 +173,7 @@ def test_showing_an_estimate_changes_nothing(
     silent = ReverseProcess(chosen, layout, config, final_step=400)
     for _ in zip(hops(shown, x), hops(silent, x), strict=True):
         shown.estimate()
+        shown.shown()
     np.testing.assert_array_equal(shown.z, silent.z)
     np.testing.assert_array_equal(shown.estimate().mean, silent.estimate().mean)
     assert shown.evaluations > silent.evaluations

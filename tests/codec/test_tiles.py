@@ -8,6 +8,7 @@ from diffcodec.codec.tiles import TileLayout, deinterleave, interleave
 from diffcodec.diffusion.process import signal_to_levels
 
 Pixels = NDArray[np.uint8]
+Float64 = NDArray[np.float64]
 SIZES = [(1, 1), (16, 16), (17, 5), (32, 33), (20, 48)]
 
 
@@ -40,6 +41,50 @@ def test_gray_is_three_equal_channels_whose_mean_comes_back() -> None:
     assert (tiles == tiles[:, :1]).all()
     shifted = tiles + np.array([-0.25, 0.0, 0.25])[None, :, None, None]
     np.testing.assert_allclose(layout.join(shifted), layout.join(tiles), atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("size", "shifts"),
+    [
+        ((16, 9), ()),
+        ((16, 33), ((0, 8),)),
+        ((17, 5), ((8, 0),)),
+        ((40, 24), ((8, 0), (0, 8), (8, 8))),
+    ],
+)
+def test_windows_lie_over_every_seam(
+    size: tuple[int, int], shifts: tuple[tuple[int, int], ...]
+) -> None:
+    layout = TileLayout(*size, 3, side=16)
+    z = np.random.default_rng(0).normal(size=(layout.count, 3, 16, 16))
+    seen: list[int] = []
+
+    def denoise(windows: Float64) -> Float64:
+        assert windows.shape[1:] == (3, 16, 16)
+        seen.append(len(windows))
+        return 2.0 * windows
+
+    assert layout.shifts == shifts
+    np.testing.assert_allclose(layout.without_seams(2.0 * z, z, denoise), 2.0 * z, rtol=1e-12)
+    assert len(seen) == len(shifts)
+    rows, columns = layout.rows, layout.columns
+    expected = [(rows - bool(down)) * (columns - bool(right)) for down, right in shifts]
+    assert seen == expected
+
+
+def test_no_seam_is_left_where_windows_err_at_their_edges() -> None:
+    layout = TileLayout(48, 64, 3, side=16)
+    from_edge = np.minimum(np.arange(16), np.arange(16)[::-1])
+    wrong = np.minimum.outer(from_edge, from_edge) == 0
+
+    def denoise(windows: Float64) -> Float64:
+        return windows + wrong
+
+    z = np.random.default_rng(0).normal(size=(layout.count, 3, 16, 16))
+    error = layout.join(layout.without_seams(denoise(z), z, denoise) - z)
+    # Beyond the image's own edge nothing is to be seen, by whatever window.
+    assert error[1:-1, 1:-1].max() < 0.13
+    np.testing.assert_allclose(error[0], 1.0)
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 16])
