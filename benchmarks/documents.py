@@ -18,11 +18,21 @@ from benchmarks import (
     effort_front,
     experiments,
     finest_plan,
+    photographs,
     processors,
     results,
     speed,
 )
-from benchmarks.tables import NOT_MEASURED, TABLES, Record, Table, markdown, origin
+from benchmarks.tables import (
+    NOT_MEASURED,
+    TABLES,
+    Record,
+    Table,
+    bd_table,
+    lossless_table,
+    markdown,
+    origin,
+)
 from diffcodec.errors import DiffcodecError
 
 ORIGIN = "origin"
@@ -51,6 +61,8 @@ SIDES: Mapping[str, Side] = {
     "channel-check": Side(channel_check.RESULT, channel_check.check_table),
     "effort-front": Side(effort_front.RESULT, effort_front.best_table),
     "finest-plan": Side(finest_plan.RESULT, finest_plan.plans_table),
+    "photographs-lossless": Side(photographs.RESULT, lossless_table),
+    "photographs-bd-rates": Side(photographs.RESULT, bd_table),
     "processors": Side(processors.RESULT, processors.processors_table),
     "groups": Side(effort_front.RESULT, effort_front.groups_table),
     "experiments": Side(

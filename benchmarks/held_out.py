@@ -1,4 +1,4 @@
-"""The frame of measurements on images that training sets apart: options, images, record."""
+"""The frame of measurements on images that training sets apart, or others: options, record."""
 
 import argparse
 import sys
@@ -30,7 +30,7 @@ class Subject:
     Attributes:
         origin: the provenance of the run.
         model_folder: of the model.
-        images: uint8 [N, 32, 32, 3].
+        images: uint8 [N, S, S, 3], S = 32 of CIFAR-10's.
     """
 
     origin: dict[str, Any]
@@ -67,6 +67,11 @@ def add_options(parser: argparse.ArgumentParser, images: int) -> None:
     """``--images`` with its default, ``--data``, ``--model`` and ``--out``."""
     parser.add_argument("--images", type=int, default=images, metavar="N")
     parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
+    add_model_options(parser)
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """``--model`` and ``--out``."""
     parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
 
@@ -114,25 +119,26 @@ def run(
     name: str,
     measure: Callable[[Subject], dict[str, Any]],
     show: Callable[[dict[str, Any]], None],
+    images: Callable[[], Pixels] | None = None,
+    split: str = "held-out",
 ) -> int:
-    """Measure what `add_options` names, write ``name`` and show it; 0 on success, 1 on failure.
+    """Measure what the options name, write ``name`` and show it; 0 on success, 1 on failure.
 
     Args:
         measure: what the record has besides provenance, model and images, in place of which it may
             have its own.
         show: given the record.
+        images: what to measure, called ``split`` in the record, in place of held-out images.
     """
     try:
         with unwinding_endings():
             subject = Subject(
                 provenance(),
                 find_model(options.model),
-                held_out_images(options.data, options.images),
+                images() if images else held_out_images(options.data, options.images),
             )
             measured = measure(subject)
-            head = inputs.record_head(
-                subject.origin, subject.model_folder, subject.images, "held-out"
-            )
+            head = inputs.record_head(subject.origin, subject.model_folder, subject.images, split)
             record = {**head, "images": len(subject.images), **measured}
             options.out.mkdir(parents=True, exist_ok=True)
             files.write_atomically(options.out / name, dumps(record), force=True)

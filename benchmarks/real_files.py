@@ -10,7 +10,7 @@ bits paid for the KL bought so far.
 
 import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
@@ -139,13 +139,20 @@ class BudgetFile:
 
 
 def measure_file(
-    name: str, pixels: Pixels, model: CodecModel, effort: Effort, *, every_packet: bool
+    name: str,
+    pixels: Pixels,
+    model: CodecModel,
+    effort: Effort,
+    *,
+    every_packet: bool,
+    curve_bpd: Sequence[float] = CURVE_RATES_BPD,
 ) -> FileMeasurement:
     """Encode one image without loss and decode every cut of it; uint8 [H, W, C].
 
     Args:
         every_packet: measure a cut after every packet, which costs an evaluation of the network
             each; otherwise where hops begin, for nothing, and at the rates of table and curve.
+        curve_bpd: rates of the curve.
     """
     encoded = encode_image(pixels, model, EncoderSettings.for_effort(effort))
     container = Container.open(encoded.data, name)
@@ -153,7 +160,8 @@ def measure_file(
     if stored:
         cuts = _stored_cuts(container, model, pixels)
     else:
-        cuts = _packet_cuts(container, encoded, model, pixels, every_packet=every_packet)
+        lengths = cut_lengths(container, encoded, every_packet=every_packet, curve_bpd=curve_bpd)
+        cuts = _packet_cuts(container, encoded, model, pixels, lengths)
     last = cuts[-1]
     return FileMeasurement(
         dimensions=pixels.size,
@@ -202,9 +210,15 @@ def decode_last(data: bytes, model: CodecModel) -> Pixels:
     return frame.pixels
 
 
-def cut_lengths(container: Container, encoded: Encoded, *, every_packet: bool) -> set[int]:
+def cut_lengths(
+    container: Container,
+    encoded: Encoded,
+    *,
+    every_packet: bool,
+    curve_bpd: Sequence[float] = CURVE_RATES_BPD,
+) -> set[int]:
     """To how many bytes a file is cut: by all rates, and behind its packets if asked to."""
-    rates = (*CURVE_RATES_BPD, *_table_rates(encoded.bpd))
+    rates = (*curve_bpd, *_table_rates(encoded.bpd))
     lengths = {math.floor(rate * encoded.header.dimensions / 8.0) for rate in rates}
     if every_packet:
         paid_bits = np.cumsum([entry.paid_bits for entry in encoded.ledger], dtype=np.int64)
@@ -350,14 +364,12 @@ def _packet_cuts(
     encoded: Encoded,
     model: CodecModel,
     pixels: Pixels,
-    *,
-    every_packet: bool,
+    lengths: Collection[int],
 ) -> tuple[Cut, ...]:
     # Packets that end within one byte share their cut; the last of them is what it decodes to.
     by_length: dict[int, Cut] = {}
     # Of a file that does not come back exactly, the cuts that decode still count.
     with contextlib.suppress(BitstreamError):
-        lengths = cut_lengths(container, encoded, every_packet=every_packet)
         for frame in decode_frames(container, model, lengths=lengths):
             shares = _shares_told(encoded, frame, model)
             by_length[frame.stream_bytes] = Cut(
