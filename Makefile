@@ -50,7 +50,7 @@ train-default: $(READY)
 		--init runs/grown/model --learning-rate 6e-4 --warmup 4800 --decay 1.0 --compile --seed 61
 	$(BIN)/diffcodec train --config default --out runs/default --resume --images 6690304 \
 		--init runs/deeper/model --batch-size 256 --learning-rate 2e-3 --warmup 51200 --decay 1.0 \
-		--ema 100000 --compile --seed 71
+		--ema 100000 --compile --check-every 500000 --seed 71
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

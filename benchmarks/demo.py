@@ -88,7 +88,7 @@ def tour(out: Path, model: str | None = None) -> None:
     print(f"A picture of {WIDTH} x {HEIGHT} pixels was drawn: {source}\n")
     choice = ["--model", model] if model is not None else []
 
-    print("Encode it without loss, and print what each packet costs and buys:")
+    print("Encode it without loss, and print the ledger of bits per step:")
     ledger = _run(["encode", str(source), "-o", str(stream), "--bits", "-f", *choice])
     print(_abridged(ledger), end="\n\n")
     data = stream.read_bytes()

@@ -23,16 +23,8 @@ from benchmarks import (
     results,
     speed,
 )
-from benchmarks.tables import (
-    NOT_MEASURED,
-    TABLES,
-    Record,
-    Table,
-    bd_table,
-    lossless_table,
-    markdown,
-    origin,
-)
+from benchmarks.tables import NOT_MEASURED, TABLES, Record, Table, markdown, origin, table
+from cli import files
 from diffcodec.errors import DiffcodecError
 
 ORIGIN = "origin"
@@ -45,7 +37,7 @@ class Side:
     """A table of a record beside the main one; the line under it says where that comes from."""
 
     file: str
-    write: Callable[[Any], Table]
+    write: Callable[[Any], Table | None]
 
     def text(self, folder: Path) -> str:
         """The table and its origin; a word that there is no record where there is none."""
@@ -53,7 +45,9 @@ class Side:
         if not path.is_file():
             return NOT_MEASURED
         record = results.load(path)
-        return f"{self.write(record).markdown()}\n\n{_side_origin(record)}"
+        found = self.write(record)
+        shown = NOT_MEASURED if found is None else found.markdown()
+        return f"{shown}\n\n{_side_origin(record)}"
 
 
 SIDES: Mapping[str, Side] = {
@@ -61,8 +55,8 @@ SIDES: Mapping[str, Side] = {
     "channel-check": Side(channel_check.RESULT, channel_check.check_table),
     "effort-front": Side(effort_front.RESULT, effort_front.best_table),
     "finest-plan": Side(finest_plan.RESULT, finest_plan.plans_table),
-    "photographs-lossless": Side(photographs.RESULT, lossless_table),
-    "photographs-bd-rates": Side(photographs.RESULT, bd_table),
+    "photographs-lossless": Side(photographs.RESULT, lambda record: table("lossless", record)),
+    "photographs-bd-rates": Side(photographs.RESULT, lambda record: table("bd-rates", record)),
     "processors": Side(processors.RESULT, processors.processors_table),
     "groups": Side(effort_front.RESULT, effort_front.groups_table),
     "experiments": Side(
@@ -131,7 +125,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         record, _ = results.load_folder(folder)
         for path in options.files:
             text = path.read_text(encoding="utf-8")
-            path.write_text(fill(text, record, folder), encoding="utf-8")
+            files.write_atomically(path, fill(text, record, folder).encode(), force=True)
         if not options.files:
             print(origin(record))
             for name in (*TABLES, *SIDES):

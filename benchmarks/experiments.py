@@ -27,7 +27,7 @@ from benchmarks.inputs import pixels_digest
 from benchmarks.model_cost import milliseconds
 from benchmarks.provenance import provenance
 from benchmarks.real_files import standard_error
-from benchmarks.results import RESULTS, dumps
+from benchmarks.results import RESULTS, dumps, refuse_overwrite
 from benchmarks.tables import ABSENT, Table
 from cli import files
 from cli.main import unwinding_endings
@@ -191,6 +191,8 @@ class ExperimentWork:
 def file_costs(denoiser: Denoiser, images: Pixels, draws: int) -> NDArray[np.float64]:
     """What a file of each image costs by the objective `PixelVlb`, bits/dim, float64 [N].
 
+    Its share of the pixel model's lessons at γ of the hops, which no file pays, included.
+
     The noise is a function of the image's place alone, so that models are compared with the same.
     The objective weighs hops and pixels by their places in a batch; each of ``draws`` permutations
     of the images gives every image another place.
@@ -289,7 +291,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
+    parser.add_argument("--force", action="store_true", help="begin anew, replace a record")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - VARIANTS.keys():
         parser.error(f"expected names of {', '.join(VARIANTS)}, found {', '.join(sorted(unknown))}")
@@ -323,6 +325,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         "settings": vars(settings),
     }
     path = campaign.journal_path(options.out / RESULT, group)
+    if not path.exists():
+        refuse_overwrite(options.out / RESULT, force=options.force)
     journal = campaign.Journal.open(
         path, identity, origin, resume=options.resume, force=options.force
     )

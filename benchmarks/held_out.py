@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import campaign, inputs
 from benchmarks.adapters.base import Pixels
 from benchmarks.provenance import provenance
-from benchmarks.results import RESULTS, dumps
+from benchmarks.results import RESULTS, dumps, refuse_overwrite
 from cli import files
 from cli.data import held_out_count
 from cli.main import unwinding_endings
@@ -64,23 +64,23 @@ def training_and_held_out(data: Path | None) -> tuple[Pixels, Pixels]:
 
 
 def add_options(parser: argparse.ArgumentParser, images: int) -> None:
-    """``--images`` with its default, ``--data``, ``--model`` and ``--out``."""
+    """``--images`` with its default, ``--data``, and those of `add_model_options`."""
     parser.add_argument("--images", type=int, default=images, metavar="N")
     parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
     add_model_options(parser)
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
-    """``--model`` and ``--out``."""
+    """``--model``, ``--out`` and ``--force``."""
     parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--force", action="store_true", help="begin anew, replace a record")
 
 
 def add_run_options(parser: argparse.ArgumentParser) -> None:
-    """``--jobs``, ``--resume`` and ``--force``, of measurements that `run_items` makes."""
+    """``--jobs`` and ``--resume``, of measurements that `run_items` makes."""
     parser.add_argument("--jobs", type=int, default=default_jobs(), metavar="N", help="processes")
     parser.add_argument("--resume", action="store_true", help="go on with an interrupted run")
-    parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
 
 
 def run_items(
@@ -132,6 +132,8 @@ def run(
     """
     try:
         with unwinding_endings():
+            if not campaign.journal_path(options.out / name, campaign.Group()).exists():
+                refuse_overwrite(options.out / name, force=options.force)
             subject = Subject(
                 provenance(),
                 find_model(options.model),

@@ -34,7 +34,7 @@ from benchmarks.real_files import (
     summarize_budgets,
     summarize_files,
 )
-from benchmarks.results import EXAMPLES, RECORD, RESULTS, dumps
+from benchmarks.results import EXAMPLES, RECORD, RESULTS, dumps, refuse_overwrite
 from benchmarks.theory import (
     THEORY_DRAWS,
     Theory,
@@ -52,7 +52,7 @@ from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_level
 from diffcodec.codec.model import CodecModel, load_codec_model
 from diffcodec.errors import DatasetError, DiffcodecError
 from diffcodec.model.catalog import find_model
-from diffcodec.training.dataset import Split
+from diffcodec.training.dataset import Split, data_name, find_data
 
 # Stages of a run: an item of the journal is a stage and an image's number.
 FILES, PEERS, BUDGETS, THEORY, TRAIN, EFFORT, EXAMPLE, SPEED, THREADS = (
@@ -121,8 +121,16 @@ class Settings:
 
 @dataclass(eq=False)
 class ImageWork:
-    """One stage of one image; travels to worker processes, each of which loads the model once."""
+    """One stage of one image; travels to worker processes, each of which loads the model once.
 
+    Attributes:
+        data: what the images are called (`data_name`).
+        images, train_images: uint8 [N, S, S, 3].
+        model_folder: of the model.
+        settings: what is measured.
+    """
+
+    data: str
     images: Pixels
     train_images: Pixels
     model_folder: Path
@@ -243,7 +251,8 @@ def summarize(work: ImageWork, results: campaign.Results, origin: Any) -> dict[s
     summary = summarize_files(own, overhead)
     schedule = work.model.schedule
     record: dict[str, Any] = {
-        **inputs.record_head(origin, work.model_folder, work.images),
+        **inputs.record_head(origin, work.model_folder, work.images[: settings.images]),
+        "data": work.data,
         "settings": asdict(settings),
         **summary,
     }
@@ -294,23 +303,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("expected --images of at least 2, --jobs of at least 1, no negative counts")
     if settings.budgets > settings.images:
         parser.error("expected --budgets of at most --images: both files are compared")
-    output = options.out / RECORD
     with unwinding_endings():
-        return _measure(options, settings, output)
+        return _measure(options, settings)
 
 
-def _measure(options: argparse.Namespace, settings: Settings, output: Path) -> int:
+def _measure(options: argparse.Namespace, settings: Settings) -> int:
     try:
         origin = provenance(settings.device)
         folder = find_model(options.model)
-        images = first_images(options.data, max(settings.images, *_counts(settings)))
-        train = first_images(options.data, max(1, settings.train), "train")
+        place = find_data(options.data)
+        images = first_images(place, max(settings.images, *_counts(settings)))
+        train = first_images(place, max(1, settings.train), "train")
         splits: tuple[Split, ...] = ("test", "train")
-        digests = {split: split_digest(options.data, split) for split in splits}
-        work = ImageWork(images, train, folder, settings)
+        digests = {split: split_digest(place, split) for split in splits}
+        work = ImageWork(data_name(place), images, train, folder, settings)
         with campaign.group() as group:
+            path = campaign.journal_path(options.out / RECORD, group)
+            if not path.exists():
+                for name in (RECORD, EXAMPLES):
+                    refuse_overwrite(options.out / name, force=options.force)
             journal = campaign.Journal.open(
-                campaign.journal_path(output, group),
+                path,
                 identity(origin, folder, digests, settings),
                 origin,
                 resume=options.resume,
@@ -375,7 +388,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume", action="store_true", help="go on with a run, for more images, too"
     )
-    parser.add_argument("--force", action="store_true", help="begin anew where a run's journal is")
+    parser.add_argument("--force", action="store_true", help="begin anew, replace a record")
     return parser
 
 

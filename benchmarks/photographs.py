@@ -1,8 +1,9 @@
 """Photographs, coded in tiles: ``python -m benchmarks.photographs DIR [--side 128] [--jobs 2]``.
 
-The middle of each photograph in DIR, a square, goes to a lossless file, which is cut as those of
-the main record are, and to every other codec: what a model that has seen small pictures of ten
-kinds of things is worth on others. Results go to ``photographs.json``, tables to stdout.
+The middle of each photograph in DIR, a square, goes to a lossless file, which is cut where hops
+begin and at the rates of the main record's table, and to every other codec: what a model that has
+seen small pictures of ten kinds of things is worth on others. Results go to ``photographs.json``,
+tables to stdout.
 """
 
 import argparse
@@ -19,7 +20,8 @@ from benchmarks.adapters.base import Pixels
 from benchmarks.adapters.diffcodec_file import Diffcodec
 from benchmarks.peers import bd_rates, measure_peers, summarize_peers
 from benchmarks.real_files import FileMeasurement, measure_file, summarize_files
-from benchmarks.tables import TABLES
+from benchmarks.tables import table
+from cli.files import IMAGE_SUFFIXES
 from diffcodec.codec.effort import DEFAULT_EFFORT, effort_level
 from diffcodec.errors import ImageError
 from diffcodec.image import read_image
@@ -46,23 +48,35 @@ class PieceWork:
         return {"own": own.to_json(), "peers": measure_peers(pixels)}
 
 
-def load_pieces(folder: Path, side: int) -> Pixels:
-    """The middle of every file in ``folder``, in the order of their names, uint8 [N, S, S, 3].
+def photographs(folder: Path) -> list[Path]:
+    """The image files in ``folder``, in the order of their names.
 
     Raises:
-        ImageError: one cannot be read, is smaller than that or not RGB, or there is none.
+        ImageError: there is none.
         OSError: there is no such folder.
     """
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ImageError(f"{folder}: expected images, found none")
+    return paths
+
+
+def load_pieces(paths: Sequence[Path], side: int) -> Pixels:
+    """The middle of every image, uint8 [N, S, S, 3].
+
+    Raises:
+        ImageError: one cannot be read, is smaller than that or not RGB.
+        OSError: one cannot be opened.
+    """
     pieces = []
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        pixels = read_image(path.read_bytes(), str(path))
+    for path in paths:
+        # Who measures photographs has chosen them, and no more than a piece is coded.
+        pixels = read_image(path.read_bytes(), str(path), pixel_limit=None)
         top, left = ((length - side) // 2 for length in pixels.shape[:2])
         if min(top, left) < 0 or pixels.shape[2] != 3:
             shape = " × ".join(map(str, pixels.shape))
             raise ImageError(f"{path}: expected RGB of at least {side} × {side}, found {shape}")
         pieces.append(pixels[top : top + side, left : left + side])
-    if not pieces:
-        raise ImageError(f"{folder}: expected images, found none")
     return np.stack(pieces)
 
 
@@ -73,7 +87,7 @@ def measure(options: argparse.Namespace, subject: held_out.Subject) -> dict[str,
         DiffcodecError: as `held_out.run_items`.
     """
     items = [str(index) for index in range(len(subject.images))]
-    settings = {"effort": DEFAULT_EFFORT}
+    settings = {"effort": DEFAULT_EFFORT, "side": options.side}
     origin, results = held_out.run_items(
         options, RESULT, subject, PieceWork(subject), items, settings
     )
@@ -84,6 +98,7 @@ def measure(options: argparse.Namespace, subject: held_out.Subject) -> dict[str,
     peers = summarize_peers([results[item]["peers"] for item in items], dimensions)
     return {
         "provenance": origin,
+        "photographs": [path.name for path in photographs(options.folder)],
         "settings": settings,
         **{name: summary[name] for name in _SECTIONS},
         "peers": peers,
@@ -94,7 +109,8 @@ def measure(options: argparse.Namespace, subject: held_out.Subject) -> dict[str,
 def show(record: dict[str, Any]) -> None:
     """The record's tables."""
     for name in SHOWN:
-        TABLES[name][1](record).show()
+        if (found := table(name, record)) is not None:
+            found.show()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -115,7 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         RESULT,
         lambda subject: measure(options, subject),
         show,
-        images=lambda: load_pieces(options.folder, options.side),
+        images=lambda: load_pieces(photographs(options.folder), options.side),
         split="photographs",
     )
 

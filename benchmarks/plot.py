@@ -8,6 +8,7 @@ from pathlib import Path
 from benchmarks import results
 from benchmarks.figures import draw
 from benchmarks.figures.style import FORMATS, figure_bytes
+from cli import files
 from diffcodec.errors import DiffcodecError
 
 FIGURES = results.RESULTS / "figures"
@@ -29,7 +30,7 @@ def render(folder: Path, out: Path) -> list[Path]:
     for name, figure in figures.items():
         for image_format in FORMATS:
             target = out / f"{name}.{image_format}"
-            target.write_bytes(figure_bytes(figure, image_format))
+            files.write_atomically(target, figure_bytes(figure, image_format), force=True)
             written.append(target)
     return written
 

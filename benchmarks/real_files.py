@@ -151,7 +151,8 @@ def measure_file(
 
     Args:
         every_packet: measure a cut after every packet, which costs an evaluation of the network
-            each; otherwise where hops begin, for nothing, and at the rates of table and curve.
+            each; otherwise where hops begin, which costs none of one tile, and at the rates of
+            table and curve.
         curve_bpd: rates of the curve.
     """
     encoded = encode_image(pixels, model, EncoderSettings.for_effort(effort))

@@ -21,7 +21,6 @@ from diffcodec.errors import DiffcodecError
 
 Record = Mapping[str, Any]
 
-TITLE = "diffcodec on CIFAR-10"
 FIGURE_CAPTIONS = {
     "rd-curve": "Error against rate: ours, other codecs on the same images, published points.",
     "rd-peers": "PSNR against rate beside every codec measured.",
@@ -109,7 +108,8 @@ _STEPPER = """
 
 def page(record: Record, examples: Sequence[Mapping[str, Any]]) -> str:
     """The whole page; figures and tables of what was measured, and no others."""
-    parts = [f"<h1>{TITLE}</h1>", f"<p>{_code(origin(record))}</p>"]
+    title = escape(f"diffcodec on {record['data']}")
+    parts = [f"<h1>{title}</h1>", f"<p>{_code(origin(record))}</p>"]
     if examples:
         parts.append(_STEPPER)
     figures = draw(record, examples)
@@ -133,7 +133,7 @@ def page(record: Record, examples: Sequence[Mapping[str, Any]]) -> str:
         f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         f'<meta name="viewport" content="width=device-width">\n'
-        f"<title>{TITLE}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
 
 

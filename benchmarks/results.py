@@ -22,6 +22,16 @@ def dumps(content: Mapping[str, Any]) -> bytes:
     return ("{\n" + ",\n".join(lines) + "\n}\n").encode()
 
 
+def refuse_overwrite(path: Path, *, force: bool) -> None:
+    """Keep a record that is there, before hours are spent on another.
+
+    Raises:
+        DiffcodecError: ``path`` is there and ``force`` is not.
+    """
+    if path.exists() and not force:
+        raise DiffcodecError(f"{path}: an earlier record; --force replaces it")
+
+
 def load(path: Path) -> Any:
     """What a results file holds.
 

@@ -20,7 +20,7 @@ from benchmarks.adapters.diffcodec_file import Diffcodec
 from benchmarks.efforts import EffortFile, measure_effort, summarize_efforts
 from benchmarks.parts import PARTS
 from benchmarks.provenance import provenance
-from benchmarks.results import RESULTS, dumps
+from benchmarks.results import RESULTS, dumps, refuse_overwrite
 from benchmarks.tables import Table
 from benchmarks.timing import time_batch
 from cli import files
@@ -135,11 +135,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, metavar="PATH", help="a CIFAR-10 folder or archive")
     parser.add_argument("--model", metavar="M", help="a packaged model's name or a model's folder")
     parser.add_argument("--out", type=Path, default=RESULTS, metavar="DIR")
+    parser.add_argument("--force", action="store_true", help="replace a record")
     options = parser.parse_args(arguments)
     if not 1 <= options.images <= options.batch or options.jobs < 1:
         parser.error("expected 1 ≤ --images ≤ --batch, and --jobs of at least 1")
     try:
         with unwinding_endings():
+            refuse_overwrite(options.out / RESULT, force=options.force)
             origin = provenance()
             folder = find_model(options.model)
             images = inputs.first_images(options.data, options.batch)

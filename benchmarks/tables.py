@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 
 from benchmarks.reference import DDPM_CODELENGTH, DDPM_TABLE
 from diffcodec.errors import DiffcodecError
+from diffcodec.training.dataset import CIFAR10
 from diffcodec.units import bits_per_dimension
 
 Record = Mapping[str, Any]
@@ -247,7 +248,7 @@ def shares_table(record: Record) -> Table:
 
 
 def progressive_table(record: Record) -> Table:
-    """DDPM's Table 4 beside ours."""
+    """DDPM's Table 4, of CIFAR-10 beside ours."""
     rows = []
     ddpm = {steps: (rate, rmse) for steps, rate, rmse in DDPM_TABLE}
     for row in reversed(record["theory"]["rows"]):
@@ -265,17 +266,16 @@ def progressive_table(record: Record) -> Table:
                 _number(_theory_rmse(record["theory"], rate), 2),
             )
         )
-    return Table(
-        (
-            *("steps decoded", "rate, bits/dim", "95 % interval", "RMSE", "95 % interval"),
-            *("DDPM: rate", "DDPM: RMSE", "this model's RMSE at that rate"),
-        ),
-        rows,
+    head = (
+        *("steps decoded", "rate, bits/dim", "95 % interval", "RMSE", "95 % interval"),
+        *("DDPM: rate", "DDPM: RMSE", "this model's RMSE at that rate"),
     )
+    columns = len(head) if record["data"] == CIFAR10 else len(head) - 3
+    return Table(head[:columns], [row[:columns] for row in rows])
 
 
 def codelength_table(record: Record) -> Table:
-    """The bound by part on test and training images, beside DDPM's."""
+    """The bound by part on test and training images, of CIFAR-10 beside DDPM's."""
     test, train = record["theory"]["codelength"], record.get("train_codelength")
     ddpm = DDPM_CODELENGTH
     parts = (
@@ -301,7 +301,9 @@ def codelength_table(record: Record) -> Table:
     counts = f"{test['images']} test"
     if train is not None:
         counts += f", {train['images']} training"
-    return Table(("codelength, bits/dim", f"this model ({counts} images)", "DDPM, L_simple"), rows)
+    head = ("codelength, bits/dim", f"this model ({counts} images)", "DDPM, L_simple")
+    columns = len(head) if record["data"] == CIFAR10 else len(head) - 1
+    return Table(head[:columns], [row[:columns] for row in rows])
 
 
 def parts_table(record: Record) -> Table:
@@ -435,8 +437,8 @@ def origin(record: Record) -> str:
     state = " with uncommitted changes" if provenance["dirty"] else ""
     commit = str(provenance["commit"])[:12]
     return (
-        f"The first {images} CIFAR-10 test images; model {record['model']['digest'][:12]}, commit "
-        f"{commit}{state}, {provenance['date'][:10]}, {provenance['cpu']}, "
+        f"The first {images} {record['data']} test images; model {record['model']['digest'][:12]}, "
+        f"commit {commit}{state}, {provenance['date'][:10]}, {provenance['cpu']}, "
         f"torch {provenance['packages']['torch']}: `{provenance['command']}`"
     )
 

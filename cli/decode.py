@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from diffcodec.codec.decoder import Frame
 
 SHEET_NAME = "contact-sheet.png"
+FRAMES_PATTERN = "frame-[0-9]*-step-[0-9]*.png"
 
 
 @click.command("decode")
@@ -66,7 +67,8 @@ def command(
         files.check_target(source, target, force)
     if folder is not None:
         files.check_new_folder(folder)
-        files.refuse_overwrite(folder / SHEET_NAME, force)
+        for path in (folder / SHEET_NAME, *sorted(folder.glob(FRAMES_PATTERN))):
+            files.refuse_overwrite(path, force)
     container = Container.open(files.read_bytes(source), name, max_pixels)
     model_folder = None
     if container.header.last_stage is not LastStage.STORED:

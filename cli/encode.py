@@ -123,7 +123,8 @@ class _EncodeCommand(click.Command):
     "--bits",
     metavar="[B]",
     help="With a number: a file of at most B bits per dimension, all bytes counted. "
-    "Without: print the ledger of bits per step. Default: lossless.",
+    "Without: print the ledger of bits per step and the image's error there, of several tiles "
+    "where hops begin. Default: lossless.",
 )
 @click.option(
     "--effort",
@@ -250,8 +251,9 @@ def _refuse_clashes(inputs: tuple[str, ...], targets: list[str], force: bool) ->
     """Refuse before any work is done: two inputs for one output, or one that cannot be written."""
     if inputs.count(files.STREAM) > 1:
         raise click.UsageError("Standard input can be read once: '-' was given twice.")
-    for source, target in zip(inputs, targets, strict=True):
-        if targets.count(target) > 1:
+    places = [target if target == files.STREAM else os.path.realpath(target) for target in targets]
+    for source, target, place in zip(inputs, targets, places, strict=True):
+        if places.count(place) > 1:
             name = "standard output" if target == files.STREAM else target
             raise click.UsageError(f"Two inputs would be written to {name}: give each its own -o.")
         files.check_target(source, target, force)

@@ -122,7 +122,7 @@ def command(
         raise click.UsageError(f"--figure {figure}: expected one of {', '.join(FIGURE_SUFFIXES)}.")
     for target in (per_step, figure):
         if target is not None:
-            files.refuse_overwrite(target, force)
+            files.check_target(files.STREAM, target, force)
     terminal = Terminal(quiet)
     folder = find_model(model)
     place = locate_data(data, download, terminal)

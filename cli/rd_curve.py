@@ -98,6 +98,7 @@ def command(
     from benchmarks.provenance import provenance
     from benchmarks.results import dumps
     from benchmarks.tables import terminal_table
+    from diffcodec.training.dataset import data_name
 
     settings = measure.Settings(
         effort=effort,
@@ -114,7 +115,7 @@ def command(
         speed=0,
         threads=0,
     )
-    work = measure.ImageWork(images, images, folder, settings)
+    work = measure.ImageWork(data_name(place), images, images, folder, settings)
     origin = provenance(settings.device)
     with campaign.group() as group:
         journal = campaign.Journal.open(

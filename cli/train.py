@@ -1,6 +1,8 @@
 """``diffcodec train``: images to a model's folder."""
 
 import dataclasses
+import json
+import math
 import re
 import signal
 import sys
@@ -239,8 +241,9 @@ def command(
         raise click.UsageError("--resume and --force exclude each other.")
     if anneal_by == "time" and (max_time is None or images is not None):
         raise click.UsageError("--anneal-by time: give the run's length as --max-time alone.")
-    if not resume:
-        files.refuse_overwrite(state, force)
+    if not (resume and state.exists()):
+        for path in (state, out / LOG_NAME, out / MODEL_NAME):
+            files.refuse_overwrite(path, force)
     settings: dict[str, Any] = {
         "objective": objective,
         "teacher": teacher,
@@ -262,6 +265,7 @@ def command(
     }
     settings = {name: value for name, value in settings.items() if value is not None}
 
+    _check_names(config, init, settings)
     place = locate_data(data, download, Terminal(quiet))
     from diffcodec.training.dataset import held_out_split, load_images
 
@@ -328,7 +332,6 @@ def _continued(
     """The run of ``state`` with ``settings`` changed."""
     from diffcodec.training.trainer import Trainer
 
-    _check_names(config, settings)
     trainer = Trainer.resume(state, images, workers.device, workers, **settings)
     if config is not None and config != trainer.model.name:
         raise click.UsageError(
@@ -354,7 +357,6 @@ def _new(
     from diffcodec.training.warm_start import warm_start
 
     name = "default" if config is None else config
-    _check_names(name, settings)
     source = None if init is None else load_checkpoint(find_model(init))
     recipe = RECIPES[name]
     total = settings.get("total_images", recipe.total_images)
@@ -373,8 +375,14 @@ def _new(
     return trainer
 
 
-def _check_names(config: str | None, settings: dict[str, Any]) -> None:
-    """Refuse models and objectives that there are none of."""
+def _check_names(config: str | None, init: str | None, settings: dict[str, Any]) -> None:
+    """Refuse configurations, models and objectives that there are none of."""
+    from diffcodec.model.catalog import find_model
+
+    for model in (init, settings.get("teacher")):
+        if model is not None:
+            find_model(model)
+
     from diffcodec.model.configs import MODEL_CONFIGS
     from diffcodec.training.objective import OBJECTIVES
 
@@ -385,6 +393,24 @@ def _check_names(config: str | None, settings: dict[str, Any]) -> None:
     for option, name, known in named:
         if name is not None and name not in known:
             raise click.UsageError(f"--{option} {name}: expected one of {', '.join(known)}.")
+
+
+def _cut_log(path: Path, images: int) -> None:
+    """Drop what a log tells of beyond ``images``: a run that was killed has not saved that."""
+    if not path.exists():
+        return
+    lines = path.read_text("utf-8").splitlines(keepends=True)
+    kept = [line for line in lines if _logged_images(line) <= images] if images else []
+    if kept != lines:
+        files.write_atomically(path, "".join(kept).encode(), force=True)
+
+
+def _logged_images(line: str) -> float:
+    """How far the run was; beyond all measure where a line is none."""
+    try:
+        return float(json.loads(line)["images"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf
 
 
 def _precision(name: str, device: str) -> str:
@@ -411,11 +437,11 @@ def _train(
     """Run to the end; the number of the signal that stopped it earlier, if one did."""
     from diffcodec.training.trainer import report_line
 
-    mode = "a" if trainer.images_seen else "w"
+    log_path = out / LOG_NAME
+    if trainer.workers.leads:
+        _cut_log(log_path, trainer.images_seen)
     with (
-        (out / LOG_NAME).open(mode, encoding="utf-8")
-        if trainer.workers.leads
-        else nullcontext() as log,
+        log_path.open("a", encoding="utf-8") if trainer.workers.leads else nullcontext() as log,
         _signals() as received,
         _meter(trainer, max_time, terminal) as on_step,
     ):

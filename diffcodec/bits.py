@@ -75,7 +75,7 @@ class BitReader:
     A read past the end raises TruncatedStreamError and leaves the position where it was.
 
     >>> reader = BitReader(bytes.fromhex("b0"))
-    >>> reader.read(3), reader.read_unary(), reader.position, reader.remaining
+    >>> reader.read(3), reader.read_unary(8), reader.position, reader.remaining
     (5, -1, 5, 3)
     """
 
@@ -122,15 +122,20 @@ class BitReader:
         self._position = end
         return values
 
-    def read_unary(self) -> int:
-        """A small signed integer, the inverse of ``BitWriter.write_unary``."""
-        end = self._position
-        while end < len(self._bits) and self._bits[end]:
-            end += 1
-        if end == len(self._bits):
+    def read_unary(self, largest: int) -> int:
+        """A small signed integer, the inverse of ``BitWriter.write_unary``.
+
+        Args:
+            largest: the largest magnitude that the caller takes. Of a number beyond it no more is
+                read than tells so, and it is given as −``largest`` − 1.
+        """
+        most = 2 * largest + 1
+        field = self._bits[self._position : self._position + most]
+        zeros = np.flatnonzero(field == 0)
+        if not len(zeros) and len(field) < most:
             raise TruncatedStreamError(
                 f"expected the end of a unary number at bit {self._position}, found the file's end"
             )
-        ones = end - self._position
-        self._position = end + 1
+        ones = int(zeros[0]) if len(zeros) else most
+        self._position += min(ones + 1, most)
         return -(ones + 1) // 2 if ones % 2 else ones // 2

@@ -5,6 +5,7 @@ DiffcodecError
 ├── DatasetError               a training or test set that is missing, damaged or empty
 ├── TrainingError              a run that cannot be started, or cannot go on
 │   └── InstabilityError       one step whose loss is no number, or a spike
+├── BudgetError                no file of this image is as small as was asked for
 ├── CheckpointError            weights or configuration that cannot be read
 │   └── ModelMismatchError     the file was made with another model
 ├── VerificationError          a file just encoded that does not decode to its image
@@ -36,6 +37,10 @@ class TrainingError(DiffcodecError):
 
 class InstabilityError(TrainingError):
     """A step's loss or gradient is not finite, or its loss is a spike; it was not taken."""
+
+
+class BudgetError(DiffcodecError):
+    """No file of an image is as small as was asked for."""
 
 
 class CheckpointError(DiffcodecError):

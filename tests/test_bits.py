@@ -27,7 +27,7 @@ def test_reading_restores_what_was_written(
     assert len(data) == -(-writer.bit_length // 8)
     reader = BitReader(data)
     assert [reader.read(width) for _, width in fields] == [value for value, _ in fields]
-    assert [reader.read_unary() for _ in signed] == signed
+    assert [reader.read_unary(40) for _ in signed] == signed
     assert reader.position == writer.bit_length
     assert reader.remaining == 8 * len(data) - writer.bit_length
 
@@ -47,6 +47,18 @@ def test_unary_codes(value: int, code: str) -> None:
     writer.write_unary(value)
     assert writer.bit_length == len(code)
     assert writer.to_bytes()[0] == int(code.ljust(8, "0"), 2)
+
+
+def test_of_a_unary_number_too_large_no_more_is_read_than_tells_so() -> None:
+    reader = BitReader(bytes.fromhex("fffe"))
+    assert (reader.read_unary(2), reader.position) == (-3, 5)
+    # 15 ones are −8: as large as may be, and one more than that.
+    assert BitReader(bytes.fromhex("fffe")).read_unary(8) == -8
+    assert BitReader(bytes.fromhex("fffe")).read_unary(7) == -8
+    # Without an end it says that it is too large, not that the file ends.
+    assert BitReader(bytes(3 * [255])).read_unary(11) == -12
+    with pytest.raises(TruncatedStreamError):
+        BitReader(bytes(3 * [255])).read_unary(12)
 
 
 def test_a_writer_takes_the_bits_of_another() -> None:
@@ -69,7 +81,7 @@ def test_a_read_past_the_end_moves_nothing() -> None:
     with pytest.raises(TruncatedStreamError, match="found 2"):
         reader.read_array(1, 3)
     with pytest.raises(TruncatedStreamError, match="unary"):
-        reader.read_unary()
+        reader.read_unary(5)
     with pytest.raises(TruncatedStreamError, match="found 2"):
         reader.skip(3)
     assert reader.position == 6

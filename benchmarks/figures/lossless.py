@@ -11,6 +11,7 @@ from benchmarks.bd_rate import front
 from benchmarks.figures.style import OTHERS, OURS, caption, plain_ticks, style
 from benchmarks.reference import PUBLISHED_LOSSLESS, PublishedSize
 from benchmarks.tables import lossless_entries
+from diffcodec.training.dataset import CIFAR10
 from diffcodec.units import bits_per_dimension
 
 Record = Mapping[str, Any]
@@ -23,7 +24,8 @@ def lossless_figure(record: Record) -> Figure:
     measured = lossless_entries(record)
     bars: list[tuple[float, dict[str, Any] | PublishedSize]]
     bars = [(entry["mean_bpd"], entry) for entry in measured]
-    bars += [(size.bpd, size) for size in PUBLISHED_LOSSLESS]
+    if record["data"] == CIFAR10:
+        bars += [(size.bpd, size) for size in PUBLISHED_LOSSLESS]
     bars.sort(key=lambda bar: -bar[0])
     with style():
         figure = Figure(figsize=(7.6, 1.5 + 0.34 * len(bars)), layout="constrained")
@@ -49,19 +51,23 @@ def lossless_figure(record: Record) -> Figure:
         )
         axes.margins(x=0.08)
         axes.grid(visible=False, axis="y")
-        figure.legend(
-            handles=[
-                Patch(facecolor=OURS, edgecolor="black", hatch="//", label="diffcodec"),
-                Patch(facecolor=OTHERS, edgecolor="black", label="other codecs, measured"),
-                Patch(
-                    facecolor="white",
-                    edgecolor="black",
-                    hatch="....",
-                    label="of which the codec's smallest file",
-                ),
+        handles = [
+            Patch(facecolor=OURS, edgecolor="black", hatch="//", label="diffcodec"),
+            Patch(facecolor=OTHERS, edgecolor="black", label="other codecs, measured"),
+            Patch(
+                facecolor="white",
+                edgecolor="black",
+                hatch="....",
+                label="of which the codec's smallest file",
+            ),
+        ]
+        if record["data"] == CIFAR10:
+            handles += [
                 Patch(facecolor="white", edgecolor="#555555", ls="--", label="published, coded"),
                 Patch(facecolor="white", edgecolor="#555555", ls=":", label="published, bound"),
-            ],
+            ]
+        figure.legend(
+            handles=handles,
             loc="outside lower center",
             ncols=3,
         )

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 from benchmarks.bd_rate import front
 from benchmarks.figures.style import DOTTED, LOOKS, OURS, THEORY, caption, plain_ticks, style
 from benchmarks.reference import PUBLISHED_CURVES
+from diffcodec.training.dataset import CIFAR10
 from diffcodec.units import bits_per_dimension
 
 Record = Mapping[str, Any]
@@ -31,7 +32,8 @@ def rate_distortion_figure(record: Record) -> Figure:
         wide, close = figure.subplots(1, 2)
         for axes in (wide, close):
             _draw_theory(axes, record)
-            _draw_published(axes)
+            if record["data"] == CIFAR10:
+                _draw_published(axes)
             for family in _families(record):
                 if family["family"] in MAIN_FAMILIES:
                     _draw_family(axes, family, "mean_bpd", "rmse")

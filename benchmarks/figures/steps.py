@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.figures.style import DOTTED, LOOKS, OURS, THEORY, caption, style
 from benchmarks.reference import DDPM_TABLE
+from diffcodec.training.dataset import CIFAR10
 
 Record = Mapping[str, Any]
 
@@ -50,21 +51,8 @@ def progressive_figure(record: Record) -> Figure:
             distortion.plot(steps, ledger["rmse"], **look)
             rate.plot(steps, ledger["paid_bpd"], **look)
             both.plot(ledger["paid_bpd"], ledger["rmse"], **look)
-        ddpm_steps, ddpm_rates, ddpm_errors = zip(*DDPM_TABLE, strict=True)
-        for axes, across, up in (
-            (distortion, ddpm_steps, ddpm_errors),
-            (rate, ddpm_steps, ddpm_rates),
-            (both, ddpm_rates, ddpm_errors),
-        ):
-            axes.plot(
-                across,
-                up,
-                color=LOOKS["DDPM"].color,
-                marker=LOOKS["DDPM"].marker,
-                markerfacecolor="white",
-                linestyle="none",
-                label="DDPM, its Table 4, its own schedule (Ho, Jain and Abbeel 2020)",
-            )
+        if record["data"] == CIFAR10:
+            _draw_ddpm(distortion, rate, both)
         distortion.set(xlabel="reverse steps, T − t", ylabel="RMSE, 0–255 scale", ylim=(0, 80))
         rate.set(xlabel="reverse steps, T − t", ylabel="rate, bits/dim")
         both.set(
@@ -141,3 +129,21 @@ def _draw_parts(axes: Axes, parts: Mapping[str, float]) -> None:
     axes.grid(visible=False, axis="x")
     handles, labels = axes.get_legend_handles_labels()
     axes.legend(handles[::-1], labels[::-1], loc="center left", bbox_to_anchor=(0.27, 0.5))
+
+
+def _draw_ddpm(distortion: Axes, rate: Axes, both: Axes) -> None:
+    steps, rates, errors = zip(*DDPM_TABLE, strict=True)
+    for axes, across, up in (
+        (distortion, steps, errors),
+        (rate, steps, rates),
+        (both, rates, errors),
+    ):
+        axes.plot(
+            across,
+            up,
+            color=LOOKS["DDPM"].color,
+            marker=LOOKS["DDPM"].marker,
+            markerfacecolor="white",
+            linestyle="none",
+            label="DDPM, its Table 4, its own schedule (Ho, Jain and Abbeel 2020)",
+        )

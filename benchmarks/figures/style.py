@@ -85,4 +85,5 @@ def plain_ticks(axis: Axis, ticks: list[float]) -> None:
 def caption(record: Mapping[str, Any], images: int | None = None) -> str:
     """What was measured, for titles."""
     count = record["images"] if images is None else images
-    return f"CIFAR-10 test set, first {count} images" if count > 1 else "first CIFAR-10 test image"
+    data = record["data"]
+    return f"{data} test set, first {count} images" if count > 1 else f"first {data} test image"

@@ -26,7 +26,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 from diffcodec.bitstream.crc import crc8, crc16, crc32
-from diffcodec.bitstream.header import Header, LastStage, pack_varint, unpack_varint
+from diffcodec.bitstream.header import (
+    LONGEST_VARINT,
+    Header,
+    LastStage,
+    pack_varint,
+    unpack_varint,
+)
 from diffcodec.errors import BitstreamError, ChecksumError, TruncatedStreamError
 from diffcodec.limits import PIXEL_LIMIT
 
@@ -85,7 +91,6 @@ class _Check:
 _HOPS_CHECK = _Check(crc16, 2)
 _PAYLOAD_CHECK = _Check(crc8, 1)
 _STORED_CHECK = _Check(crc32, 4)
-_LONGEST_VARINT = 5
 
 
 @dataclass(frozen=True)
@@ -329,7 +334,7 @@ def _ends_by_payload_length(rest: bytes) -> Iterator[int]:
 
     There stands a payload's length that is that of what follows, less the two checks between.
     """
-    for size in range(1, _LONGEST_VARINT + 1):
+    for size in range(1, LONGEST_VARINT + 1):
         behind = len(rest) - _HOPS_CHECK.size - size - _PAYLOAD_CHECK.size
         smallest = 0 if size == 1 else 1 << 7 * (size - 1)
         for length in range(smallest, min(behind, (1 << 7 * size) - 1) + 1):

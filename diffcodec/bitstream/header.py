@@ -40,7 +40,7 @@ COMMON_GROWTH_INDICES = (63, 48, 40, 32, 24, 16, 12, 9, 7, 5)
 COMMON_CHANNEL_CODES = (0, 2, 3)
 """Of plans that the header names by one number: a growth's place times 3, plus a code's."""
 _NO_PLAN, _SPELT_OUT = 30, 31
-_VARINT_BYTES = 5
+LONGEST_VARINT = 5
 _VARINT_LIMIT = 1 << 32
 
 
@@ -291,7 +291,7 @@ def unpack_varint(data: bytes, position: int, name: str) -> tuple[int, int]:
     :class:`TruncatedStreamError` where the data end inside it, and :class:`BitstreamError`.
     """
     value = 0
-    for index in range(_VARINT_BYTES):
+    for index in range(LONGEST_VARINT):
         if position + index >= len(data):
             raise _truncated(data, name)
         byte = data[position + index]
@@ -302,5 +302,5 @@ def unpack_varint(data: bytes, position: int, name: str) -> tuple[int, int]:
             return value, position + index + 1
     raise BitstreamError(
         f"{name}: expected an integer below 2^32 in its shortest form at byte {position}, found "
-        f"{data[position : position + _VARINT_BYTES].hex(' ')}"
+        f"{data[position : position + LONGEST_VARINT].hex(' ')}"
     )

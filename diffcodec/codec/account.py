@@ -82,11 +82,9 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
     reader = BitReader(hops.data)
     accounts: list[HopAccount] = []
     while not process.plan.finished:
-        before, correction = reader.position, 0
-        if process.plan.is_due:
-            correction = reader.read_unary()
+        before = reader.position
+        packet = process.plan.read_packet(reader)
         correction_bits = reader.position - before
-        packet = process.plan.packet(correction)
         dimensions = layout.count * layout.tile_dimensions
         error = packet.error * dimensions
         if signal is not None:

@@ -74,8 +74,9 @@ def decode_frames(
         stop_at_step: packets that end below this step are left, and, unless it is 0, the pixels.
         every: False gives the last frame alone, without evaluating the network for the others.
         lengths: of beginnings of the file, in bytes, whose images are wanted, with what they tell
-            of the packet that they end in. Then there is a frame after a whole packet only where it
-            costs no evaluation of its own, before a hop. None wants one after every whole packet.
+            of the packet that they end in. Then there is a frame after a whole packet only before a
+            hop, where it takes no evaluation of its own but those of windows over seams. None wants
+            one after every whole packet.
 
     Raises:
         ModelMismatchError: the file was made with another model; raised before any frame.
@@ -221,7 +222,7 @@ class _HopWalk:
         wanted = sorted(length - self._before_hops for length in lengths or ())
         while not plan.finished:
             try:
-                packet = plan.packet(reader.read_unary() if plan.is_due else 0)
+                packet = plan.read_packet(reader)
             except TruncatedStreamError:
                 yield self.frame(truncated=True)
                 return

@@ -21,16 +21,12 @@ from diffcodec.codec.plan import Packet, PlanConfig
 from diffcodec.codec.reverse import ReverseProcess
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.diffusion.process import hop_kl_nats, signal_to_levels
-from diffcodec.errors import DiffcodecError
+from diffcodec.errors import BudgetError
 from diffcodec.units import bits_per_dimension, nats_to_bits
 
 Float64 = NDArray[np.float64]
 
 HANDOVER_GAMMA = -7.8
-
-
-class BudgetError(DiffcodecError):
-    """No file of this image is as small as was asked for."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +38,8 @@ class EncoderSettings:
         bpd: a budget in bits/dim for the whole file, or None for a lossless file.
         handover_gamma: noise level at which a lossless file's pixels are coded.
         groups: groups of pixels in the last stage, held at what the model can do.
-        trace: measure the RMSE for the ledger: after every packet (one evaluation a packet), of
-            several tiles, which take four, where hops begin and at the end.
+        trace: measure the RMSE for the ledger: after every packet, for an evaluation each; of
+            several tiles, which take up to four, where hops begin and at the end.
     """
 
     plan: PlanConfig = effort_level(DEFAULT_EFFORT).plan

@@ -231,6 +231,15 @@ class HopPlan:
         bits = self._budget(s, error)
         return Packet(self.t, s, bits, error, trust, self.at_hop, self.is_due, runs_on)
 
+    def read_packet(self, reader: BitReader) -> Packet:
+        """The next packet, its correction read where it `is_due`; does not move.
+
+        Raises:
+            TruncatedStreamError: the correction is not whole.
+            BitstreamError: a correction that no encoder makes.
+        """
+        return self.packet(reader.read_unary(LARGEST_CORRECTION) if self.is_due else 0)
+
     def beginning(self, packet: Packet, bits: int) -> Packet | None:
         """What the first ``bits`` bits of each vector of ``packet`` tell, as a packet.
 
@@ -317,7 +326,7 @@ def hop_stream_bits(plan: HopPlan, vectors: int, reader: BitReader) -> int:
         BitstreamError: a correction that no encoder makes.
     """
     while not plan.finished:
-        packet = plan.packet(reader.read_unary() if plan.is_due else 0)
+        packet = plan.read_packet(reader)
         reader.skip(vectors * packet.bits)
         plan.advance(packet, _GOING_ON)
     return reader.position

@@ -108,11 +108,12 @@ class ReverseProcess:
     def shown(self) -> Float64:
         """The best image that what was told allows, float64 [G, 3, S, S].
 
-        The network's x̂_0, of several tiles without their seams, which is three evaluations more.
+        The network's x̂_0, of several tiles without their seams: up to three evaluations more.
         The process itself goes on from the tiles as they are.
         """
 
         def denoise(windows: Float64) -> Float64:
+            self.evaluations += 1
             return self._model.estimate(windows, self.plan.t).mean
 
         return self._layout.without_seams(self.estimate().mean, self.z, denoise)

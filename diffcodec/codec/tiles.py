@@ -87,8 +87,8 @@ class TileLayout:
         """Tiles that ``denoise`` makes of ``z``, without the seams between them.
 
         At a tile's edge the network does not see what lies beyond. So windows are laid over the
-        same z three times more, shifted by half a tile down, to the right, and both ways, and of
-        the windows that a pixel lies in those count most that it lies in the middle of.
+        same z as well, shifted by half a tile (`shifts`), and of the windows that a pixel lies in
+        those count most that it lies in the middle of.
 
         Args:
             tiles: what ``denoise`` makes of ``z`` as it is, float64 [G, 3, S, S].

@@ -7,6 +7,7 @@ x̂_0 + Σ (Σ + I/Δ)⁻¹ (y − x̂_0), which conjugate gradients approach. E
 elementwise or by sums that are exact in any order (`diffcodec.diffusion.cosine`).
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 
@@ -54,7 +55,9 @@ class WienerEstimate:
         """
         total = pixel_variances(variance, mixing)
         # The sum is the exact one, rounded once: no order of summation has a say.
-        scale = error / (math.fsum(total.ravel().tolist()) / total.size)
+        # Tile by tile: a list of all numbers would be as large as all arrays together.
+        values = itertools.chain.from_iterable(tile.ravel().tolist() for tile in total)
+        scale = error / (math.fsum(values) / total.size)
         return WienerEstimate(mean, np.sqrt(scale * variance), mixing, power)
 
     def updated(self, gain: float, weighted: Float64) -> Float64:

@@ -190,13 +190,10 @@ class PixelPosterior:
             rows.append(row)
         return torch.stack(rows, dim=1)
 
-    def rows(self, rows: slice) -> "PixelPosterior":
-        """Of these images of the batch alone."""
-        return PixelPosterior(self.mean[rows], self.log_variance[rows], self.mixing[rows])
-
-    def with_fixed_mean(self) -> "PixelPosterior":
-        """The same distribution, its mean cut from the graph."""
-        return PixelPosterior(self.mean.detach(), self.log_variance, self.mixing)
+    def with_fixed_mean(self, count: int) -> "PixelPosterior":
+        """The same distribution, the mean of the first ``count`` images cut from the graph."""
+        mean = torch.cat([self.mean[:count].detach(), self.mean[count:]])
+        return PixelPosterior(mean, self.log_variance, self.mixing)
 
 
 class Denoiser(nn.Module):

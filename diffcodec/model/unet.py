@@ -139,7 +139,7 @@ class UNet(nn.Module):
             if level:
                 up.append(_resampling(config, width, embedding, "up"))
         self.up = nn.ModuleList(up)
-        self.norm = nn.GroupNorm(config.groups, width)
+        self.norm = _GroupNorm(config.groups, width)
         self.tail = _zeroed(nn.Conv2d(width, outputs or config.image_channels, 3, padding=1))
 
     def forward(self, z: Tensor, time: Tensor) -> Tensor:
@@ -189,6 +189,42 @@ def places(config: UNetConfig) -> dict[str, Place]:
     return {f"{place[0]}.{number}": place for number, place in numbered}
 
 
+class _GroupNorm(nn.GroupNorm):
+    """PyTorch's, but on a GPU of pixels as they lie, channels last.
+
+    There PyTorch's copies to channels first and leaves what follows to copy back
+    (https://github.com/pytorch/pytorch/issues/111824).
+    """
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        if hidden.is_cuda:
+            return group_norm_channels_last(
+                hidden, self.num_groups, self.weight, self.bias, self.eps
+            )
+        return super().forward(hidden)
+
+
+def group_norm_channels_last(
+    hidden: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
+    """`functional.group_norm` of [B, C, H, W] in float32, its memory channels last.
+
+    A group's moments come from its channels': each is a sum over pixels, whose channels lie side by
+    side.
+    """
+    batch, width, height, breadth = hidden.shape
+    pixels = hidden.float().permute(0, 2, 3, 1).reshape(batch, height * breadth, width)
+    variance, mean = torch.var_mean(pixels, dim=1, correction=0)
+    grouped = mean.view(batch, groups, -1)
+    center = grouped.mean(dim=2, keepdim=True)
+    spread = variance.view_as(grouped).mean(dim=2, keepdim=True)
+    spread = spread + (grouped - center).square().mean(dim=2, keepdim=True)
+    rate = (spread + eps).rsqrt().expand_as(grouped).reshape(batch, 1, width)
+    center = center.expand_as(grouped).reshape(batch, 1, width)
+    normalized = (pixels - center) * rate * weight + bias
+    return normalized.view(batch, height, breadth, width).permute(0, 3, 1, 2)
+
+
 class _ResidualBlock(nn.Module):
     """Norm, SiLU, convolution, twice; the time embedding enters between.
 
@@ -208,10 +244,10 @@ class _ResidualBlock(nn.Module):
         self.adaptive = config.adaptive_norm
         self.scale = _branch_scale(config)
         self.resample = resample
-        self.norm_in = nn.GroupNorm(config.groups, width)
+        self.norm_in = _GroupNorm(config.groups, width)
         self.convolution_in = _convolution(config, width, out)
         self.embed = nn.Linear(embedding, 2 * out if self.adaptive else out)
-        self.norm_out = nn.GroupNorm(config.groups, out)
+        self.norm_out = _GroupNorm(config.groups, out)
         self.dropout = nn.Dropout(config.dropout)
         self.convolution_out = _convolution(config, out, out, zeroed=True)
         self.shortcut = nn.Conv2d(width, out, 1) if width != out else nn.Identity()
@@ -245,7 +281,7 @@ class _Attention(nn.Module):
         super().__init__()
         self.heads = config.heads_of(width)
         self.scale = _branch_scale(config)
-        self.norm = nn.GroupNorm(config.groups, width)
+        self.norm = _GroupNorm(config.groups, width)
         self.projection_in = nn.Conv2d(width, 3 * width, 1)
         self.projection_out = _zeroed(nn.Conv2d(width, width, 1))
 

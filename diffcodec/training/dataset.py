@@ -30,6 +30,7 @@ Split = Literal["train", "test"]
 Pixels = NDArray[np.uint8]
 Progress = Callable[[int, int | None], None]
 
+CIFAR10 = "CIFAR-10"
 CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 CIFAR10_SHA256 = "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"
 DATA_VARIABLE = "DIFFCODEC_DATA"
@@ -72,7 +73,7 @@ def load_images(path: Path, split: Split, *, size: int = _SIDE) -> Pixels:
             )
         images = _join_batches(_read_archive(path, split), path, split)
     elif path.is_dir():
-        folder = next((path / name for name in _FOLDERS if (path / name).is_dir()), path)
+        folder = _batch_folder(path)
         batches = _read_folder(folder, split)
         if batches is None:
             return _load_image_folder(path, split, size)
@@ -80,6 +81,13 @@ def load_images(path: Path, split: Split, *, size: int = _SIDE) -> Pixels:
     else:
         raise DatasetError(f"{path}: no such file or folder")
     return _cut_tiles(images, size, path)
+
+
+def data_name(path: Path) -> str:
+    """What the images that `load_images` finds are called: `CIFAR10`, or their folder's name."""
+    if path.is_dir() and not _batch_names(_batch_folder(path)):
+        return path.resolve().name
+    return CIFAR10
 
 
 def held_out_split(images: Pixels, count: int = 2000, seed: int = 0) -> tuple[Pixels, Pixels]:
@@ -219,9 +227,17 @@ def _is_wanted(name: str, split: Split) -> bool:
     return match is not None and (match["number"] is None) == (split == "test")
 
 
+def _batch_folder(path: Path) -> Path:
+    return next((path / name for name in _FOLDERS if (path / name).is_dir()), path)
+
+
+def _batch_names(folder: Path) -> list[str]:
+    return [entry.name for entry in folder.iterdir() if _BATCH_NAME.fullmatch(entry.name)]
+
+
 def _read_folder(folder: Path, split: Split) -> dict[str, bytes] | None:
     """The batch files of one split by name; ``None`` if the folder has no batch files at all."""
-    names = [entry.name for entry in folder.iterdir() if _BATCH_NAME.fullmatch(entry.name)]
+    names = _batch_names(folder)
     if not names:
         return None
     try:

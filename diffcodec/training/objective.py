@@ -153,12 +153,14 @@ class PixelVlb:
     """What a file costs, in bits/dim: hops down to a hand-over, pixels from there.
 
     Its mean over the batch estimates that sum, averaged over hand-overs γ_h uniform between
-    ``LOWEST_HANDOVER`` and ``HIGHEST_HANDOVER``. Images at the front of the batch have the
-    continuous-time bound (`ContinuousVlb`) at γ between the lowest hand-over and the schedule's
-    noise, times the share of hand-overs that lie below γ; its errors also teach the pixel model
-    their spread, without a say on the mean. Those at the back have the last stage:
-    −log P(x | z_γ, known pixels) per unknown coordinate, in bits, at γ a hand-over and with the
-    first k ranks of pixels known.
+    ``LOWEST_HANDOVER`` and ``HIGHEST_HANDOVER``, and ``SPREAD_WEIGHT`` times what the levels would
+    cost at γ of the hops, which no file pays: some 0.4 bits/dim with the shipped weights.
+
+    Images at the front of the batch have the continuous-time bound (`ContinuousVlb`) at γ between
+    the lowest hand-over and the schedule's noise, times the share of hand-overs that lie below γ;
+    its errors also teach the pixel model their spread, without a say on the mean. Those at the back
+    have the last stage: −log P(x | z_γ, known pixels) per unknown coordinate, in bits, at γ a
+    hand-over and with the first k ranks of pixels known.
 
     γ of the hops and k are drawn more often where one draw's gradient has more variance, and weigh
     less there, which leaves the mean as it is (docs/training.md, Gradient noise).
@@ -223,18 +225,15 @@ class PixelVlb:
         truth = self._taught(z, gamma, known)
         front, back = slice(0, hops), slice(hops, len(x))
 
-        def nats(said: PixelPosterior, rows: slice) -> Tensor:
-            if truth is None:
-                return said.rows(rows).level_nats(x[rows])
-            return said.rows(rows).kl_nats(truth.rows(rows))
-
+        said = posterior.with_fixed_mean(hops)
+        nats = said.level_nats(x) if truth is None else said.kl_nats(truth)
         true_mean = x if truth is None else truth.mean
         squared_error = (posterior.mean - true_mean)[front].square().sum(dim=(1, 2, 3))
         bound = _bits_per_dimension(0.5 * torch.exp(-gamma[front]) * squared_error, x)
         to_bits = nats_to_bits(1.0)
-        spread = to_bits * nats(posterior.with_fixed_mean(), front).mean(dim=(1, 2, 3))
+        spread = to_bits * nats[front].mean(dim=(1, 2, 3))
         unknown = 1.0 - known[back]
-        pixels = to_bits * (nats(posterior, back) * unknown).mean(dim=(1, 2, 3))
+        pixels = to_bits * (nats[back] * unknown).mean(dim=(1, 2, 3))
         pixels = pixels / unknown.mean(dim=(1, 2, 3))
         rank_weight = (1.0 / (RANKS * self._rank_shares)).float()[known_ranks[back]]
         # The mean over the batch is then that over the hops plus that over the pixels.

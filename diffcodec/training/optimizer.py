@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 SMALLEST_MATRIX_SIDE = 32
 MOMENTUM = 0.95
@@ -24,10 +25,10 @@ _SMALLEST_NORM = 1e-7
 
 
 class Muon:
-    """`torch.optim.Muon` without weight decay, all matrices of one shape in one product.
+    """`torch.optim.Muon` without weight decay, matrices of like shapes in one product.
 
-    `default` has 80 matrices of 19 shapes, so that a GPU has a quarter of the products to launch. A
-    rate may be a tensor, which PyTorch's turns into a number, so that no CUDA graph can hold it.
+    `default` has 80 matrices of 19 shapes, of 3 smaller sides. A rate may be a tensor, which
+    PyTorch's turns into a number, so that no CUDA graph can hold it.
 
     Args:
         matrices: parameters [rows, columns].
@@ -45,10 +46,13 @@ class Muon:
     def step(self) -> None:
         """One update; a matrix without a gradient has a gradient of zero."""
         rate = self.param_groups[0]["lr"]
+        ahead = []
         for stack, momentum in zip(self._stacks, self._momenta, strict=True):
             gradient = torch.stack([_gradient(matrix) for matrix in stack])
             momentum.lerp_(gradient, 1.0 - MOMENTUM)
-            direction = _orthogonal(gradient.lerp(momentum, MOMENTUM))
+            ahead.append(gradient.lerp(momentum, MOMENTUM))
+        directions = orthogonal(ahead, packed=ahead[0].is_cuda) if ahead else []
+        for stack, direction in zip(self._stacks, directions, strict=True):
             size = UPDATE_SIZE * math.sqrt(max(direction.shape[1:]))
             torch._foreach_sub_(stack, list((direction.float() * (rate * size)).unbind()))
 
@@ -143,20 +147,43 @@ def _gradient(matrix: Tensor) -> Tensor:
     return torch.zeros_like(matrix) if matrix.grad is None else matrix.grad
 
 
-def _orthogonal(matrices: Tensor) -> Tensor:
-    """The nearest orthogonal matrix of each, about: [N, rows, columns] in bfloat16."""
+def orthogonal(stacks: Sequence[Tensor], *, packed: bool) -> list[Tensor]:
+    """The nearest orthogonal matrix of each, about, in bfloat16.
+
+    Args:
+        stacks: [N, rows, columns] each.
+        packed: matrices of one smaller side together, the narrower ones behind columns of zeros,
+            which stay zeros: more arithmetic in fewer products, whose launches are most of what a
+            GPU has to do here.
+    """
+    wide = [stack.mT if stack.shape[1] > stack.shape[2] else stack for stack in stacks]
+    together: dict[int, list[int]] = defaultdict(list)
+    for number, stack in enumerate(wide):
+        together[stack.shape[1] if packed else number].append(number)
+    found: dict[int, Tensor] = {}
+    for numbers in together.values():
+        columns = [wide[number].shape[2] for number in numbers]
+        padded = [
+            functional.pad(wide[number].bfloat16(), (0, max(columns) - held))
+            for number, held in zip(numbers, columns, strict=True)
+        ]
+        parts = torch.split(_newton_schulz(torch.cat(padded)), [len(stack) for stack in padded])
+        for number, held, part in zip(numbers, columns, parts, strict=True):
+            tall = stacks[number].shape[1] > stacks[number].shape[2]
+            found[number] = part[:, :, :held].mT if tall else part[:, :, :held]
+    return [found[number] for number in range(len(stacks))]
+
+
+def _newton_schulz(x: Tensor) -> Tensor:
+    """Matrices [N, rows, columns], no taller than wide, with singular values near 1."""
     linear, cubic, quintic = _NEWTON_SCHULZ
-    tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.bfloat16()
-    if tall:
-        x = x.mT
     # The spectral norm is at most Frobenius's.
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=_SMALLEST_NORM)
     for _ in range(_ITERATIONS):
         gram = x @ x.mT
         polynomial = torch.baddbmm(gram, gram, gram, beta=cubic, alpha=quintic)
         x = torch.baddbmm(x, polynomial, x, beta=linear)
-    return x.mT if tall else x
+    return x
 
 
 def _is_matrix(parameter: Tensor) -> bool:

@@ -222,6 +222,8 @@ class Trainer:
             module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averaged.load_state_dict(self.denoiser.state_dict())
         self.averaged.eval().requires_grad_(False)
+        self._weights: list[Tensor] = list(self.denoiser.parameters())
+        self._averages: list[Tensor] = list(self.averaged.parameters())
         if config.compiled:
             if model.unet.dropout and self._parts != [slice(0, config.batch_size)]:
                 raise TrainingError("a compiled network with dropout needs its batches whole")
@@ -245,8 +247,10 @@ class Trainer:
         self._captured: _CapturedGradient | None = None
         self._captured_update: Captured[None] | None = None
         if self.device.type == "cuda":
-            # Every step has the same shapes: the search for the fastest convolution pays.
+            # Every step has the same shapes: the search for the fastest convolution pays, among
+            # all that there are.
             torch.backends.cudnn.benchmark = True
+            torch.backends.cudnn.benchmark_limit = 0
 
     @property
     def finished(self) -> bool:
@@ -258,8 +262,8 @@ class Trainer:
         """The learning rate of the next step."""
         return self.config.rate_at(self.images_seen, self.seconds)
 
-    def step(self) -> Tensor:
-        """One optimiser step; returns the mean loss over the whole batch, still on the device.
+    def step(self) -> float:
+        """One optimiser step; returns the mean loss over the whole batch.
 
         Raises:
             InstabilityError: the loss or its gradient is not finite, or the loss is a spike; the
@@ -274,7 +278,7 @@ class Trainer:
         self._update()
         self.images_seen += self.config.batch_size
         self._average(self.config.batch_size)
-        return loss.clone()
+        return mean
 
     @property
     def _captures(self) -> bool:
@@ -402,7 +406,7 @@ class Trainer:
         next_save = checkpoint_seconds
         before = reported = self.seconds
         reported_images = self.images_seen
-        losses: list[Tensor] = []
+        losses: list[float] = []
         norms: list[float] = []
         next_report = self.images_seen + report_images
         next_check = (self.images_seen // check_images + 1) * check_images if check_images else None
@@ -420,7 +424,7 @@ class Trainer:
                     on_rollback(rollback)
             else:
                 norms.append(self._gradient_norm)
-                on_step(self.images_seen, float(losses[-1]))
+                on_step(self.images_seen, losses[-1])
             elapsed, stopping = self.workers.largest([clock() - begun, float(stop())])
             self.seconds = before + elapsed
             late = max_seconds is not None and elapsed >= max_seconds
@@ -437,7 +441,7 @@ class Trainer:
                     report = Report(
                         images=self.images_seen,
                         seconds=self.seconds,
-                        loss=float(torch.stack(losses).mean()),
+                        loss=sum(losses) / len(losses),
                         rate=self.rate,
                         bound=bound,
                         gradient_norm=sum(norms) / len(norms),
@@ -497,17 +501,24 @@ class Trainer:
         Raises:
             CheckpointError: the file cannot be read, is not a training state, or saw other images
                 or another teacher.
-            TrainingError: as of the constructor.
+            TrainingError: as of the constructor, or another optimiser.
         """
         state = _load_state(path)
         try:
             stored = json.loads(state["config"])
+            kept = stored["training"]["optimizer"]
+            if (wanted := changes.get("optimizer", kept)) != kept:
+                raise TrainingError(
+                    f"{path}: expected the run's own optimizer, {kept}, found {wanted}"
+                )
             model = model_config_from_dict(stored["model"])
             config = TrainingConfig(**{**stored["training"], **changes})
             trainer = cls(model, config, images, device, workers)
             trainer._restore(state)
             trainer.seconds = state["seconds"]
             trainer._last_checkpoint = (path, trainer.images_seen)
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"{path}: not a training state: {error!r}") from error
         if "teacher" not in changes and state["teacher"] != trainer.teacher_digest:
@@ -645,9 +656,7 @@ class Trainer:
         """Exponential moving average; young runs average over a tenth of what they have seen."""
         half_life = min(self.config.ema_images, max(1.0, 0.1 * self.images_seen))
         weight = 1.0 - 0.5 ** (images / half_life)
-        averaged: list[Tensor] = list(self.averaged.parameters())
-        current: list[Tensor] = list(self.denoiser.parameters())
-        torch._foreach_lerp_(averaged, current, weight)
+        torch._foreach_lerp_(self._averages, self._weights, weight)
 
 
 def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -77,7 +77,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def work(images: Pixels, tiny_folder: Path) -> measure.ImageWork:
-    return measure.ImageWork(images, images, tiny_folder, SETTINGS)
+    return measure.ImageWork("CIFAR-10", images, images, tiny_folder, SETTINGS)
 
 
 @pytest.fixture(scope="session")

@@ -131,7 +131,7 @@ SHARED = """
         others = "budgets train efforts round_trips examples speed threads"
         none = dict.fromkeys(others.split(), 0)
         settings = measure.Settings(effort=1, images=3, peers=3, theory=2, draws=5, **none)
-        work = measure.ImageWork(images, images, model, settings)
+        work = measure.ImageWork("pictures", images, images, model, settings)
         with campaign.group() as group:
             path = campaign.journal_path(folder / "run.json", group)
             journal = campaign.Journal.open(path, {}, {})

@@ -1,6 +1,7 @@
 import json
 import math
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from benchmarks.figures import CHANNEL_CODES, RECORD_FIGURES, STRIPS, draw
 from benchmarks.figures.channel_codes import channel_codes_figure
 from benchmarks.figures.lossless import lossless_figure
 from benchmarks.figures.rate_distortion import MAIN_FAMILIES, rate_distortion_figure
-from benchmarks.figures.steps import bits_figure
+from benchmarks.figures.steps import bits_figure, progressive_figure
 from benchmarks.figures.strips import strips_figure
 from benchmarks.figures.style import figure_bytes
 from benchmarks.plot import main
@@ -35,6 +36,16 @@ def test_the_main_figure_has_every_curve(record: dict[str, Any], main_figure: Fi
     labels = [text.get_text() for text in main_figure.legends[0].get_texts()]
     for published in PUBLISHED_CURVES:
         assert any(published.name in label and published.citation in label for label in labels)
+
+
+@pytest.mark.parametrize("draw", [rate_distortion_figure, lossless_figure, progressive_figure])
+def test_published_points_are_of_cifar10_alone(
+    draw: Callable[[Mapping[str, Any]], Figure], record: dict[str, Any]
+) -> None:
+    def drawn(figure: Figure) -> int:
+        return sum(len(axes.lines) + len(axes.patches) for axes in figure.axes)
+
+    assert drawn(draw({**record, "data": "pictures"})) < drawn(draw(record))
 
 
 def test_curves_differ_without_colour(main_figure: Figure) -> None:

@@ -53,6 +53,8 @@ def test_a_command_writes_a_record_and_prints_a_table(
     assert len(record["pixels_sha256"]) == 64
     assert (record["split"], record["images"], len(record[section])) == ("held-out", 2, 1)
     assert "trellis-12-4" in capsys.readouterr().out
+    assert command([*common, *arguments]) == 1
+    assert f"{name}: an earlier record; --force replaces it" in capsys.readouterr().err
 
 
 def test_a_missing_model_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from numpy.typing import NDArray
 
 from benchmarks import measure, results
 from benchmarks.campaign import Group, Journal
+from benchmarks.inputs import pixels_digest
 
 Pixels = NDArray[np.uint8]
 
@@ -18,8 +20,11 @@ NOTHING_ELSE = (
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch, images: Pixels) -> None:
+def few(monkeypatch: pytest.MonkeyPatch, images: Pixels, tmp_path: Path) -> None:
     """Small images stand for CIFAR-10's."""
+    place = tmp_path / "pictures"
+    place.mkdir()
+    monkeypatch.setattr(measure, "find_data", lambda data: place)
     monkeypatch.setattr(measure, "first_images", lambda data, count, split="test": images[:count])
     monkeypatch.setattr(measure, "split_digest", lambda data, split: f"of {split} images")
 
@@ -40,6 +45,7 @@ def test_one_command_writes_the_record_and_is_resumed(
     record, examples = results.load_folder(tmp_path)
     assert record["lossless"]["exact_round_trips"] == record["images"] == 2
     assert record["settings"]["peers"] == 0
+    assert record["data"] == "pictures"
     assert "peers" not in record
     assert examples == []
     assert capsys.readouterr().out.splitlines() == [
@@ -61,6 +67,11 @@ def test_one_command_writes_the_record_and_is_resumed(
     assert sorted(json.loads(line)["item"] for line in added) == ["files/2", "peers/0"]
     assert measure.main([*command, "--resume", "--effort", "2"]) == 1
     assert "cannot be resumed: other settings;" in capsys.readouterr().err
+    # In a clone a record has no journal, and is not replaced by accident either.
+    journal.unlink()
+    assert measure.main([*command, "--resume"]) == 1
+    assert "cifar10.json: an earlier record; --force" in capsys.readouterr().err
+    assert results.load_folder(tmp_path)[0]["images"] == 3
 
 
 def test_provenance_is_that_of_the_beginning(
@@ -68,6 +79,14 @@ def test_provenance_is_that_of_the_beginning(
 ) -> None:
     record = measure.summarize(work, results, {"commit": "before"})
     assert record["provenance"] == {"commit": "before"}
+
+
+def test_the_digest_is_that_of_the_images_whose_files_were_measured(
+    work: measure.ImageWork, results: dict[str, Any], images: Pixels
+) -> None:
+    fewer = dataclasses.replace(work.settings, images=2, budgets=0, peers=0)
+    record = measure.summarize(dataclasses.replace(work, settings=fewer), results, {})
+    assert record["pixels_sha256"] == pixels_digest(images[:2])
 
 
 def test_subsets_are_no_larger_than_the_set_unless_asked_for() -> None:

@@ -51,6 +51,16 @@ def test_nothing_is_fetched(text: str) -> None:
     assert "url(" not in re.sub(r"base64,[A-Za-z0-9+/=]*", "", text)
 
 
+def test_other_images_are_not_called_cifar10(record: dict[str, Any]) -> None:
+    text = page({**record, "data": "holiday<s>"}, [])
+    assert "<title>diffcodec on holiday&lt;s&gt;</title>" in text
+    assert "first 3 holiday&lt;s&gt; test images" in text
+    words = re.sub(r"<img[^>]*>", "", text)
+    assert "CIFAR" not in words
+    assert "DDPM: rate" not in words
+    assert "DDPM, L_simple" not in words
+
+
 def test_a_run_without_examples_has_no_stepper(record: dict[str, Any]) -> None:
     bare = page({**record, "theory": None}, [])
     assert "<script" not in bare

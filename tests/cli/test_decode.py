@@ -203,6 +203,25 @@ def test_frames_alone_from_standard_input(
     assert (tmp_path / "frames" / "contact-sheet.png").exists()
 
 
+def test_frames_that_are_there_are_kept(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    (folder / "frame-of-mine.png").write_bytes(b"mine")
+    earlier = folder / "frame-0003-step-0800.png"
+    earlier.write_bytes(b"earlier")
+    # A model that is not there shows what is looked at first.
+    command = ["decode", str(file), "--frames", str(folder), "--model", "none-such"]
+    assert main(command) == 1
+    assert f"{earlier.name}: File exists" in capsys.readouterr().err
+    assert main([*command, "-f"]) == 1
+    assert "none-such" in capsys.readouterr().err
+    earlier.unlink()
+    assert main(command) == 1
+    assert "none-such" in capsys.readouterr().err
+
+
 def test_stopping_early(decode: Decode, file: Path, pixels: Pixels, tmp_path: Path) -> None:
     errors = []
     for step in (800, 400, 200, 0):

@@ -400,6 +400,14 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(
     assert image.read_bytes() == before
 
 
+def test_one_output_under_two_names_is_refused(
+    image: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(image.parent)
+    assert main(["encode", image.name, str(image), "--model", "none-such"]) == 2
+    assert "Two inputs would be written to" in one_line_error(capsys)
+
+
 @pytest.mark.parametrize("source", [".", "..", "/", ""])
 def test_a_folder_is_no_image(
     source: str, encode: Encode, capsys: pytest.CaptureFixture[str]

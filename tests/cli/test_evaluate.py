@@ -171,6 +171,7 @@ def test_pixels(
         (["--exact"], 2, "--exact and --draws exclude each other"),
         (["--pixels", "--final-step", "5"], 2, "--pixels chooses the hand-over itself"),
         (["--figure", "steps.pdf"], 2, "--figure steps.pdf: expected one of .svg, .png"),
+        (["--per-step", "no/steps.json"], 1, "no: No such directory"),
     ],
 )
 def test_refusals(

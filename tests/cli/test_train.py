@@ -86,6 +86,15 @@ def test_a_run_leaves_state_log_and_model(
     # It is not started over by accident …
     assert train() == 1
     assert "state.pt: File exists" in capsys.readouterr().err
+    (out / "state.pt").rename(tmp_path / "kept.pt")
+    for resume in ([], ["--resume"]):
+        assert train(*resume) == 1
+        assert "log.jsonl: File exists" in capsys.readouterr().err
+    (out / "log.jsonl").rename(tmp_path / "kept.jsonl")
+    assert train() == 1
+    assert "model: File exists" in capsys.readouterr().err
+    (tmp_path / "kept.pt").rename(out / "state.pt")
+    (tmp_path / "kept.jsonl").rename(out / "log.jsonl")
     # … but continued where that is asked for, with what is given anew …
     assert train("--resume", "--learning-rate", "0.002", "-q", config=None, images=24) == 0
     assert capsys.readouterr().err == ""
@@ -138,6 +147,20 @@ def test_time_limit_still_exports(train: Callable[..., int], tmp_path: Path) -> 
     load_checkpoint(tmp_path / "run" / "model")
 
 
+def test_a_killed_run_s_log_goes_on_from_its_state(
+    train: Callable[..., int], tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    assert train("--check-every", "8", "-q") == 0
+    log = out / "log.jsonl"
+    before = log.read_text("utf-8")
+    beyond = before.splitlines()[-1].replace('"images": 16', '"images": 20')
+    log.write_text(f'{before}{beyond}\n{{"event": "roll')
+    assert train("--resume", "-q", config=None, images=24) == 0
+    assert log.read_text("utf-8").startswith(before)
+    assert [line["images"] for line in log_lines(out)] == [8, 16, 24]
+
+
 def test_resume_without_a_state_starts(train: Callable[..., int], tmp_path: Path) -> None:
     assert train("--resume", "-q", images=4) == 0
     assert (tmp_path / "run" / "state.pt").exists()
@@ -166,6 +189,10 @@ def test_progress_on_a_terminal(train: Callable[..., int], monkeypatch: pytest.M
         (["--objective", "vlb_pixels"], 1, "needs a model with a pixel model, which tiny does not"),
         (["--accumulate", "3"], 1, "a batch of 4 images does not divide by 1 processes times 3"),
         (["--init", "nowhere"], 1, "nowhere: expected a packaged model"),
+        # What is misspelt is told before images are read.
+        (["--init", "nowhere", "--data", "absent"], 1, "nowhere: expected a packaged model"),
+        (["--config", "huge", "--data", "absent"], 2, "--config huge: expected one of default, "),
+        (["--teacher", "nobody", "--data", "absent"], 1, "nobody: expected a packaged model"),
         (["--teacher", "default"], 1, "a teacher needs the objective vlb_pixels, found vlb"),
         (["--anneal-by", "time"], 2, "--anneal-by time: give the run's length as --max-time"),
         (["log.jsonl"], 2, "LOG and --output belong to --plot"),

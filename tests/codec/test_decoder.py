@@ -224,7 +224,7 @@ def test_a_wrong_or_missing_model_is_told_before_any_frame(
 def test_frames_are_what_their_prefixes_give(
     files: Files, model: CodecModel, pixel_model: CodecModel, decode: Decode
 ) -> None:
-    for name in ("lossless", "lossy", "gray", "grouped"):
+    for name in ("lossless", "lossy", "gray", "grouped", "tiled"):
         encoded, pixels = files[name]
         own = pixel_model if name == "grouped" else model
         frames = list(decode_frames(Container.open(encoded.data, "a.dfc"), own))

@@ -4,8 +4,9 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
-from diffcodec.model.unet import UNet, UNetConfig, places
+from diffcodec.model.unet import UNet, UNetConfig, group_norm_channels_last, places
 
 SMALL = UNetConfig(image_size=16, channels=(8, 16), attention_resolutions=(8,), groups=4)
 
@@ -74,6 +75,23 @@ def test_images_of_a_batch_do_not_see_each_other() -> None:
     z, time = torch.randn((3, 3, 16, 16)), torch.tensor([1.0, 500.0, 999.0])
     together = network(z, time)
     torch.testing.assert_close(network(z[1:2], time[1:2]), together[1:2], rtol=1e-4, atol=1e-4)
+
+
+def test_groups_are_normalized_as_they_lie() -> None:
+    random = torch.Generator().manual_seed(0)
+    hidden = 5.0 + 2.0 * torch.randn((3, 12, 6, 5), generator=random, dtype=torch.float64)
+    hidden = hidden.float().contiguous(memory_format=torch.channels_last)
+    weight, bias = (torch.randn(12, generator=random) for _ in range(2))
+    given = [part.clone().requires_grad_() for part in (hidden, weight, bias)]
+    reference = [part.clone().requires_grad_() for part in (hidden, weight, bias)]
+    ours = group_norm_channels_last(given[0], 4, given[1], given[2], 1e-5)
+    theirs = functional.group_norm(reference[0], 4, reference[1], reference[2], 1e-5)
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
+    for output in (ours, theirs):
+        (output * torch.arange(output.numel()).reshape(output.shape).cos()).sum().backward()
+    for mine, its in zip(given, reference, strict=True):
+        torch.testing.assert_close(mine.grad, its.grad, rtol=1e-4, atol=1e-4)
 
 
 def test_attention_is_softmax_of_scaled_products() -> None:

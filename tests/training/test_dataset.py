@@ -18,7 +18,9 @@ from PIL import Image
 
 from diffcodec.errors import DatasetError
 from diffcodec.training.dataset import (
+    CIFAR10,
     cache_directory,
+    data_name,
     download_cifar10,
     find_data,
     fingerprint,
@@ -431,6 +433,16 @@ class TestDownload:
         (tmp_path / "file").write_bytes(b"")
         with pytest.raises(DatasetError, match="cannot be written"):
             download_cifar10(tmp_path / "file" / "cache")
+
+
+def test_what_images_are_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    official = write_binary(tmp_path / "cifar-10-batches-bin", [draw(2)], draw(1))
+    for place in (official, official.parent, tmp_path / "cifar-10-binary.tar.gz"):
+        assert data_name(place) == CIFAR10
+    save(draw(1), tmp_path / "pictures")
+    assert data_name(tmp_path / "pictures") == "pictures"
+    monkeypatch.chdir(tmp_path / "pictures")
+    assert data_name(Path()) == "pictures"
 
 
 def test_fingerprints_tell_images_apart() -> None:

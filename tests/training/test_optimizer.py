@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from diffcodec.training.optimizer import Muon, MuonWithAdam, make_adam, set_rate
+from diffcodec.training.optimizer import Muon, MuonWithAdam, make_adam, orthogonal, set_rate
 
 
 def _network() -> nn.Module:
@@ -56,6 +56,19 @@ def test_state_round_trip_continues_bit_for_bit() -> None:
     resumed = MuonWithAdam(twin, 1e-2, (0.9, 0.99))
     resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
     assert _train(network, optimizer, 5) == _train(twin, resumed, 5)
+
+
+def test_packed_matrices_are_orthogonal_as_single_ones_are() -> None:
+    # Both sides are the smaller one, and two of one smaller side differ in the other.
+    shapes = [(3, 32, 64), (2, 48, 32), (1, 32, 96), (2, 48, 48)]
+    random = torch.Generator().manual_seed(2)
+    stacks = [torch.randn(shape, generator=random) for shape in shapes]
+    together, apart = (orthogonal(stacks, packed=packed) for packed in (True, False))
+    for stack, packed, single in zip(stacks, together, apart, strict=True):
+        assert packed.shape == single.shape == stack.shape
+        # Products of other shapes add in another order, in bfloat16.
+        error = (packed - single).float().norm() / single.float().norm()
+        assert float(error) < 0.02
 
 
 def test_muon_is_pytorchs() -> None:

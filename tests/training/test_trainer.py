@@ -518,9 +518,17 @@ def test_states_that_are_none(images: Pixels, tmp_path: Path, content: object) -
     elif content == "format":
         torch.save({"format": 99}, path)
     elif content == "part":
-        torch.save({"format": 1, "config": "{}"}, path)
-    with pytest.raises(CheckpointError, match=r"state\.pt: "):
+        torch.save({"format": trainer_module.STATE_FORMAT, "config": "{}"}, path)
+    expected = "KeyError" if content == "part" else "expected a training state|not a training state"
+    with pytest.raises(CheckpointError, match=rf"state\.pt: .*({expected})"):
         Trainer.resume(path, images)
+
+
+def test_a_resumed_run_keeps_its_optimizer(images: Pixels, tmp_path: Path) -> None:
+    path = tmp_path / "state.pt"
+    make(images).save(path)
+    with pytest.raises(TrainingError, match=r"state\.pt: expected the run's own optimizer, adam"):
+        Trainer.resume(path, images, optimizer="muon")
 
 
 def test_a_failed_save_keeps_the_old_state(
