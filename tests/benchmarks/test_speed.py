@@ -84,9 +84,13 @@ def test_misuse_is_told_before_work(arguments: list[str]) -> None:
 def test_missing_images_and_models_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert speed.main(["--data", str(tmp_path / "none")]) == 1
+    out = ["--out", str(tmp_path)]
+    assert speed.main(["--data", str(tmp_path / "none"), *out]) == 1
     told = capsys.readouterr().err.splitlines()
     assert told[0].startswith("error: ")
     assert "--download" in told[1]
-    assert speed.main(["--model", "no-such-model"]) == 1
+    assert speed.main(["--model", "no-such-model", *out]) == 1
     assert capsys.readouterr().err.startswith("error: no-such-model: expected")
+    (tmp_path / speed.RESULT).write_text("{}")
+    assert speed.main(out) == 1
+    assert f"{speed.RESULT}: an earlier record" in capsys.readouterr().err
