@@ -39,7 +39,7 @@ class EncoderSettings:
         handover_gamma: noise level at which a lossless file's pixels are coded.
         groups: groups of pixels in the last stage, held at what the model can do.
         trace: measure the RMSE for the ledger: after every packet, for an evaluation each; of
-            several tiles, which take up to four, where hops begin and at the end.
+            several windows, which take up to four, where hops begin and at the end.
     """
 
     plan: PlanConfig = effort_level(DEFAULT_EFFORT).plan
@@ -215,7 +215,7 @@ class _Run:
         return hop_bits - self._writer.bit_length - told.bit_length
 
     def _traces_here(self) -> bool:
-        return self._settings.trace and (self._layout.count == 1 or self._process.plan.at_hop)
+        return self._settings.trace and (not self._layout.seam_windows or self._process.plan.at_hop)
 
     def _whole_ledger(self) -> tuple[LedgerEntry, ...]:
         """The ledger of a file that ends here."""
@@ -260,7 +260,7 @@ class _Run:
         )
 
     def _lossy(self) -> Encoded:
-        evaluations = len(self._layout.shifts)
+        evaluations = len(self._layout.seam_windows)
         return self._encoded(
             self._file(self._writer.to_bytes()), self._whole_ledger(), evaluations=evaluations
         )

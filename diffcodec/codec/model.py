@@ -1,6 +1,7 @@
 """The model as the codec sees it: a denoiser evaluated the same way at both ends."""
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from diffcodec.bitstream.header import FINEST_STEPS, MODEL_ID_BYTES
-from diffcodec.codec.tiles import TILE_CHANNELS
+from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout
 from diffcodec.coding.gaussian import exponential
 from diffcodec.diffusion.cosine import frequency_bands
 from diffcodec.diffusion.interpolation import interpolate
@@ -22,8 +23,6 @@ from diffcodec.model.checkpoint import Checkpoint, load_checkpoint
 from diffcodec.model.pixel_order import RANKS
 
 Float64 = NDArray[np.float64]
-
-LARGEST_BATCH = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,53 +105,72 @@ class CodecModel:
         """Into how many groups the last stage's pixels may be divided."""
         return RANKS if self.checkpoint.config.pixel_model else 1
 
-    def estimate(self, z: Float64, t: int, known: NDArray[np.bool_] | None = None) -> PixelEstimate:
-        """p(x | z_t), z float64 [G, C, S, S].
+    def estimate(
+        self, z: Float64, t: int, layout: TileLayout, known: NDArray[np.bool_] | None = None
+    ) -> PixelEstimate:
+        """p(x | z_t) of an image's tiles, z float64 [G, C, S, S], seen in its windows.
 
         A model without a pixel model says no more than its mean error at ``t``.
-
-        The numeric contract (docs/format.md): float32, channels last, batches of min(G, 4) tiles,
-        the last filled up with zeros, each evaluated by one thread, denormals not flushed. So the
-        shape of every evaluation follows from the header and no sum is split among threads;
-        several batches are evaluated side by side.
 
         Args:
             known: pixels [G, S, S] at which z is α_t x itself, for a model with a pixel model.
         """
-        size = min(len(z), LARGEST_BATCH)
-        gamma = torch.full((size,), float(self.schedule.gamma[t]), dtype=torch.float32)
-        mask = np.zeros((len(z), *z.shape[2:]), dtype=bool) if known is None else known
-        starts = range(0, len(z), size)
-        batches = [(z[start : start + size], mask[start : start + size]) for start in starts]
-        with full_precision():
-            outputs = list(
-                _evaluators().map(lambda batch: self._evaluate(batch[0], batch[1], gamma), batches)
-            )
-        mean, log_variance, mixing = (np.concatenate(parts) for parts in zip(*outputs, strict=True))
+        if known is None:
+            known = np.zeros((len(z), *z.shape[2:]), dtype=bool)
+        plane, mask = layout.lay(z), layout.lay(known[:, None])[0]
+        said = self.evaluate(
+            [plane[:, *window] for window in layout.windows],
+            t,
+            [mask[window] for window in layout.windows],
+        )
+        whole = np.empty((len(said[0]), *mask.shape))
+        for window, part in zip(layout.windows, said, strict=True):
+            whole[:, *window] = part
+        mean, log_variance, mixing = np.split(layout.cut(whole), 3, axis=1)
         if self.checkpoint.config.pixel_model:
             variance = exponential(log_variance)
         else:
             variance = np.full_like(mean, self.error_curve[t])
         return PixelEstimate(mean, variance, mixing)
 
+    def evaluate(
+        self,
+        windows: Sequence[Float64],
+        t: int,
+        known: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> list[Float64]:
+        """What the network says of windows of z_t [C, H, W] each, at step ``t``.
+
+        The numeric contract (docs/format.md): float32, channels last, each window by itself by one
+        thread, denormals not flushed. So the shape of every evaluation follows from the header and
+        no sum is split among threads; several windows are evaluated side by side.
+
+        Args:
+            known: pixels [H, W] of each window at which z is α_t x itself; none are if None.
+
+        Returns:
+            Of each window x̂_0 clipped to [−1, 1], the logarithms of the variances and the mixing,
+            float64 [3 C, H, W]; the latter two zero without a pixel model.
+        """
+        gamma = torch.full((1,), float(self.schedule.gamma[t]), dtype=torch.float32)
+        masks = known or [np.zeros(window.shape[1:], dtype=bool) for window in windows]
+        with full_precision():
+            return list(_evaluators().map(self._evaluate, windows, masks, itertools.repeat(gamma)))
+
     @torch.inference_mode()
-    def _evaluate(
-        self, batch: Float64, known: NDArray[np.bool_], gamma: torch.Tensor
-    ) -> tuple[Float64, Float64, Float64]:
+    def _evaluate(self, window: Float64, known: NDArray[np.bool_], gamma: torch.Tensor) -> Float64:
         denoiser = self.checkpoint.denoiser
-        tiles = torch.zeros((len(gamma), *batch.shape[1:]), dtype=torch.float32)
-        tiles[: len(batch)] = torch.from_numpy(batch.astype(np.float32))
-        tiles = tiles.contiguous(memory_format=torch.channels_last)
+        z = torch.from_numpy(window.astype(np.float32))[None]
+        z = z.contiguous(memory_format=torch.channels_last)
         if denoiser.config.pixel_model:
-            mask = torch.zeros((len(gamma), 1, *batch.shape[2:]), dtype=torch.float32)
-            mask[: len(batch), 0] = torch.from_numpy(known.astype(np.float32))
-            posterior = denoiser.posterior(tiles, gamma, mask)
+            mask = torch.from_numpy(known.astype(np.float32))[None, None]
+            posterior = denoiser.posterior(z, gamma, mask)
             parts = (posterior.mean.clamp(-1.0, 1.0), posterior.log_variance, posterior.mixing)
         else:
-            mean = denoiser(tiles, gamma).clamp(-1.0, 1.0)
+            mean = denoiser(z, gamma).clamp(-1.0, 1.0)
             parts = (mean, torch.zeros_like(mean), torch.zeros_like(mean))
-        first, second, third = (part[: len(batch)].double().numpy() for part in parts)
-        return first, second, third
+        said: Float64 = torch.cat(parts, dim=1)[0].double().numpy()
+        return said
 
 
 @contextmanager

@@ -293,7 +293,7 @@ class PixelStage:
             known: Place = np.logical_and.reduce(told, axis=1)
             signal = alpha * levels_to_signal(tiles)
             z = np.where(known[:, None], signal, latent)
-            estimate = self.model.estimate(z, self.step, known)
+            estimate = self.model.estimate(z, self.step, self.layout, known)
             place = inside & (first <= ranks) & (ranks < end)
             owners, _, _ = np.nonzero(place)
             if self.layout.channels == 1:

@@ -6,6 +6,7 @@ network's evaluations are the only arithmetic that a platform could do different
 """
 
 import copy
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -95,9 +96,9 @@ class ReverseProcess:
         return self._x_hat
 
     def estimate(self) -> PixelEstimate:
-        """p(x | z_t) by the network, tile by tile."""
+        """p(x | z_t) by the network, window by window."""
         if self._estimate is None or self._estimate_step != self.plan.t:
-            estimate = self._model.estimate(self.z, self.plan.t)
+            estimate = self._model.estimate(self.z, self.plan.t, self._layout)
             self.evaluations += 1
             if not self.plan.at_hop:
                 # Only for show: the process itself goes on from the updated x̂_0.
@@ -108,13 +109,14 @@ class ReverseProcess:
     def shown(self) -> Float64:
         """The best image that what was told allows, float64 [G, 3, S, S].
 
-        The network's x̂_0, of several tiles without their seams: up to three evaluations more.
-        The process itself goes on from the tiles as they are.
+        The network's x̂_0, of several windows without their seams: up to three evaluations more.
+        The process itself goes on from the windows as they are.
         """
 
-        def denoise(windows: Float64) -> Float64:
+        def denoise(windows: Sequence[Float64]) -> list[Float64]:
             self.evaluations += 1
-            return self._model.estimate(windows, self.plan.t).mean
+            said = self._model.evaluate(windows, self.plan.t)
+            return [parts[:TILE_CHANNELS] for parts in said]
 
         return self._layout.without_seams(self.estimate().mean, self.z, denoise)
 

@@ -1,6 +1,7 @@
-"""Images of any size as square tiles, and the tiles as vectors for the channel code."""
+"""Images of any size as square tiles, the windows that the network sees, and the vectors coded."""
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -10,10 +11,19 @@ from numpy.typing import NDArray
 from diffcodec.diffusion.process import levels_to_signal
 
 Float64 = NDArray[np.float64]
-Denoise = Callable[[Float64], Float64]
+Window = tuple[slice, slice]
+"""Rows and columns of an image that is padded to whole tiles."""
+Denoise = Callable[[Sequence[Float64]], Sequence[Float64]]
 Number = TypeVar("Number", bound=np.generic)
 
 TILE_CHANNELS = 3
+
+LARGEST_WINDOW = 3
+"""Most tiles a side of a window.
+
+The larger windows are, the less of an image lies at an edge beyond which the network sees nothing;
+the smaller, the more processors can share an image (docs/coding.md, Images of several tiles).
+"""
 
 
 @dataclass(frozen=True)
@@ -50,15 +60,30 @@ class TileLayout:
         return TILE_CHANNELS * self.side * self.side
 
     @property
-    def shifts(self) -> tuple[tuple[int, int], ...]:
-        """Where windows over the seams begin, down and right: those that there is room for."""
-        half = self.side // 2
-        shifts = ((half, 0), (0, half), (half, half))
-        return tuple(
-            (down, right)
-            for down, right in shifts
-            if (not down or self.rows > 1) and (not right or self.columns > 1)
+    def windows(self) -> tuple[Window, ...]:
+        """What the network sees at once: whole tiles, as few and as equal windows as can be."""
+        return self._between(_cuts(self.rows), _cuts(self.columns))
+
+    @property
+    def seam_windows(self) -> tuple[tuple[Window, ...], ...]:
+        """Windows over the seams between `windows`: moved down, to the right, and both.
+
+        They reach from the middle of a window to that of the next, in whole tiles. Ways in which
+        there is no seam are left out.
+        """
+        rows, columns = _cuts(self.rows), _cuts(self.columns)
+        moved_rows, moved_columns = _middles(rows), _middles(columns)
+        ways = ((moved_rows, columns), (rows, moved_columns), (moved_rows, moved_columns))
+        laid = (self._between(*way) for way in ways)
+        return tuple(windows for windows in laid if windows)
+
+    def _between(self, rows: Sequence[int], columns: Sequence[int]) -> tuple[Window, ...]:
+        """The windows between lines, counted in tiles."""
+        sides = (
+            [slice(a * self.side, b * self.side) for a, b in itertools.pairwise(lines)]
+            for lines in (rows, columns)
         )
+        return tuple(itertools.product(*sides))
 
     def split(self, pixels: NDArray[np.uint8]) -> Float64:
         """uint8 [H, W, C] to the signal float64 [G, 3, S, S] in [−1, 1]."""
@@ -66,17 +91,17 @@ class TileLayout:
         beside = self.columns * self.side - self.width
         padded = np.pad(pixels, ((0, below), (0, beside), (0, 0)), mode="edge")
         signal = levels_to_signal(np.broadcast_to(padded, (*padded.shape[:2], TILE_CHANNELS)))
-        return _cut(signal.transpose(2, 0, 1), self.side)
+        return self.cut(signal.transpose(2, 0, 1))
 
     def inside(self) -> NDArray[np.bool_]:
         """Which pixels of the tiles are the image's, not padding: bool [G, S, S]."""
         row = np.arange(self.rows * self.side) < self.height
         column = np.arange(self.columns * self.side) < self.width
-        return _cut((row[:, None] & column)[None], self.side)[:, 0]
+        return self.cut((row[:, None] & column)[None])[:, 0]
 
     def join(self, tiles: Float64) -> Float64:
         """float64 [G, 3, S, S] to float64 [H, W, C]: padding cropped, gray's channels averaged."""
-        plane = _lay(tiles, self.rows, self.columns)
+        plane = self.lay(tiles)
         image = np.ascontiguousarray(plane[:, : self.height, : self.width].transpose(1, 2, 0))
         if self.channels == TILE_CHANNELS:
             return image
@@ -84,52 +109,67 @@ class TileLayout:
         return ((image[:, :, :1] + image[:, :, 1:2]) + image[:, :, 2:]) / TILE_CHANNELS
 
     def without_seams(self, tiles: Float64, z: Float64, denoise: Denoise) -> Float64:
-        """Tiles that ``denoise`` makes of ``z``, without the seams between them.
+        """What ``denoise`` makes of ``z`` window by window, without the seams between windows.
 
-        At a tile's edge the network does not see what lies beyond. So windows are laid over the
-        same z as well, shifted by half a tile (`shifts`), and of the windows that a pixel lies in
-        those count most that it lies in the middle of.
+        At a window's edge the network does not see what lies beyond. So others are laid over the
+        seams of the same z (`seam_windows`), and of the windows that a pixel lies in those count
+        most that it lies in the middle of.
 
         Args:
-            tiles: what ``denoise`` makes of ``z`` as it is, float64 [G, 3, S, S].
+            tiles: what ``denoise`` makes of `windows`, float64 [G, 3, S, S].
             z: float64 [G, 3, S, S].
-            denoise: windows [N, 3, S, S] to x̂_0 of the same shape.
+            denoise: windows [3, H, W] to x̂_0, each of the shape that it came in.
 
         Returns:
-            float64 [G, 3, S, S]; ``tiles`` themselves where there is one.
+            float64 [G, 3, S, S]; ``tiles`` themselves where there is one window.
         """
-        if not self.shifts:
+        if not self.seam_windows:
             return tiles
-        plane = _lay(z, self.rows, self.columns)
-        from_edge = np.minimum(np.arange(self.side), np.arange(self.side)[::-1]) + 0.5
-        weight = from_edge[:, None] * from_edge
-        total = _lay(tiles * weight, self.rows, self.columns)
-        weights = np.tile(weight, (self.rows, self.columns))
-        for down, right in self.shifts:
-            rows, columns = self.rows - (down > 0), self.columns - (right > 0)
-            where = (
-                ...,
-                slice(down, down + rows * self.side),
-                slice(right, right + columns * self.side),
-            )
-            windows = denoise(_cut(plane[where], self.side))
-            total[where] += _lay(windows * weight, rows, columns)
-            weights[where] += np.tile(weight, (rows, columns))
-        return _cut(total / weights, self.side)
+        plane, denoised = self.lay(z), self.lay(tiles)
+        total, weights = np.zeros_like(plane), np.zeros_like(plane[0])
+
+        def add(window: Window, x_hat: Float64) -> None:
+            weight = np.multiply.outer(*(_from_edge(side) for side in x_hat.shape[1:]))
+            total[:, *window] += weight * x_hat
+            weights[window] += weight
+
+        for window in self.windows:
+            add(window, denoised[:, *window])
+        for windows in self.seam_windows:
+            said = denoise([plane[:, *window] for window in windows])
+            for window, x_hat in zip(windows, said, strict=True):
+                add(window, x_hat)
+        return self.cut(total / weights)
+
+    def lay(self, tiles: NDArray[Number]) -> NDArray[Number]:
+        """[G, C, S, S] to the padded image [C, rows · S, columns · S]."""
+        _, channels, side, _ = tiles.shape
+        grid = tiles.reshape(self.rows, self.columns, channels, side, side)
+        plane = grid.transpose(2, 0, 3, 1, 4).reshape(channels, self.rows * side, -1)
+        return np.ascontiguousarray(plane)
+
+    def cut(self, plane: NDArray[Number]) -> NDArray[Number]:
+        """The inverse of `lay`: tiles [G, C, S, S], counted row by row."""
+        channels, side = len(plane), self.side
+        grid = plane.reshape(channels, self.rows, side, self.columns, side)
+        tiles = grid.transpose(1, 3, 0, 2, 4).reshape(-1, channels, side, side)
+        return np.ascontiguousarray(tiles)
 
 
-def _cut(plane: NDArray[Number], side: int) -> NDArray[Number]:
-    """[C, rows · S, columns · S] to tiles [rows · columns, C, S, S], counted row by row."""
-    channels, height, width = plane.shape
-    grid = plane.reshape(channels, height // side, side, width // side, side)
-    return np.ascontiguousarray(grid.transpose(1, 3, 0, 2, 4).reshape(-1, channels, side, side))
+def _cuts(tiles: int) -> list[int]:
+    """Where ``tiles`` in a row are cut into windows, both ends included."""
+    count = -(-tiles // LARGEST_WINDOW)
+    return [tiles * number // count for number in range(count + 1)]
 
 
-def _lay(tiles: Float64, rows: int, columns: int) -> Float64:
-    """The inverse of `_cut`."""
-    _, channels, side, _ = tiles.shape
-    grid = tiles.reshape(rows, columns, channels, side, side).transpose(2, 0, 3, 1, 4)
-    return np.ascontiguousarray(grid.reshape(channels, rows * side, columns * side))
+def _middles(cuts: Sequence[int]) -> list[int]:
+    return [(first + end) // 2 for first, end in itertools.pairwise(cuts)]
+
+
+def _from_edge(side: int) -> Float64:
+    """Of each of ``side`` pixels in a row, how far it is from the row's nearer end."""
+    place = np.arange(side)
+    return np.minimum(place, place[::-1]) + 0.5
 
 
 def interleave(tiles: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -90,7 +90,10 @@ class UNetConfig:
 
 
 class UNet(nn.Module):
-    """float32 [B, C, S, S] and time [B] in 0…1000 to [B, outputs, S, S].
+    """float32 [B, C, H, W] and time [B] in 0…1000 to [B, outputs, H, W].
+
+    H and W are the tiles' side that the network is trained with, or multiples of it: convolutions
+    and norms then see the whole image, attention a tile's size around each position.
 
     Args:
         conditions: channels that follow the image's in the input and get no Fourier features.
@@ -125,7 +128,7 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList(
             [
                 _ResidualBlock(config, width, width, embedding),
-                _Attention(config, width),
+                _Attention(config, width, config.image_size >> (len(config.channels) - 1)),
                 _ResidualBlock(config, width, width, embedding),
             ]
         )
@@ -275,11 +278,21 @@ class _ResidualBlock(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Self-attention over all positions, added to its input."""
+    """Self-attention, added to its input: over all positions of a tile.
 
-    def __init__(self, config: UNetConfig, width: int) -> None:
+    Of a larger image each position attends to as many as a tile has, those around it: with more
+    than it was trained with attention spreads thinner, and errs more than if it saw a tile alone
+    (docs/coding.md, Images of several tiles).
+
+    Args:
+        reach: side of a tile at this layer's resolution. Images are tiles, or whole numbers of
+            them.
+    """
+
+    def __init__(self, config: UNetConfig, width: int, reach: int) -> None:
         super().__init__()
         self.heads = config.heads_of(width)
+        self.reach = reach
         self.scale = _branch_scale(config)
         self.norm = _GroupNorm(config.groups, width)
         self.projection_in = nn.Conv2d(width, 3 * width, 1)
@@ -288,12 +301,47 @@ class _Attention(nn.Module):
     def forward(self, hidden: Tensor) -> Tensor:
         batch, width, height, breadth = hidden.shape
         tokens = self.projection_in(self.norm(hidden)).flatten(2).transpose(1, 2)
-        tokens = tokens.reshape(batch, height * breadth, 3, self.heads, width // self.heads)
-        query, key, value = tokens.permute(2, 0, 3, 1, 4)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
-        mixed = mixed.permute(0, 1, 3, 2).reshape(batch, width, height, breadth)
+        tokens = tokens.reshape(batch, height, breadth, 3, self.heads, width // self.heads)
+        if max(height, breadth) > self.reach:
+            mixed = self._attend_nearby(tokens)
+        else:
+            query, key, value = tokens.flatten(1, 2).permute(2, 0, 3, 1, 4)
+            mixed = functional.scaled_dot_product_attention(query, key, value)
+            mixed = mixed.permute(0, 1, 3, 2).reshape(batch, width, height, breadth)
         output: Tensor = hidden + self.projection_out(mixed)
         return output if self.scale is None else output * self.scale
+
+    def _attend_nearby(self, tokens: Tensor) -> Tensor:
+        """Queries in blocks of half the reach, keys and values within half of it around a block.
+
+        At the image's edge the keys are moved inwards, so that every query has as many.
+
+        Args:
+            tokens: [B, H, W, 3, heads, channels of a head].
+
+        Returns:
+            [B, C, H, W].
+        """
+        batch, height, breadth, _, heads, depth = tokens.shape
+        block = self.reach // 2 if self.reach % 2 == 0 else self.reach
+        rows, columns = (_nearby(side, block, self.reach) for side in (height, breadth))
+        down, right = len(rows), len(columns)
+        query = tokens[:, :, :, 0].reshape(batch, down, block, right, block, heads, depth)
+        query = query.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, block * block, depth)
+        # [B, down, right, reach, reach, 2, heads, depth]
+        nearby = tokens[:, rows[:, None, :, None], columns[None, :, None, :], 1:]
+        nearby = nearby.permute(5, 0, 1, 2, 6, 3, 4, 7)
+        key, value = nearby.reshape(2, -1, heads, self.reach * self.reach, depth)
+        mixed = functional.scaled_dot_product_attention(query, key, value)
+        mixed = mixed.reshape(batch, down, right, heads, block, block, depth)
+        mixed = mixed.permute(0, 1, 4, 2, 5, 3, 6).reshape(batch, height, breadth, heads * depth)
+        return mixed.permute(0, 3, 1, 2)
+
+
+def _nearby(side: int, block: int, reach: int) -> Tensor:
+    """Of each block of a ``side`` the ``reach`` places around it, int64 [side / block, reach]."""
+    starts = torch.arange(0, side, block) - (reach - block) // 2
+    return starts.clamp(0, side - reach)[:, None] + torch.arange(reach)
 
 
 class _Stage(nn.Module):
@@ -305,7 +353,7 @@ class _Stage(nn.Module):
         super().__init__()
         self.block = _ResidualBlock(config, width, out, embedding)
         attends = resolution in config.attention_resolutions
-        self.attention = _Attention(config, out) if attends else nn.Identity()
+        self.attention = _Attention(config, out, resolution) if attends else nn.Identity()
 
     def forward(self, hidden: Tensor, embedding: Tensor) -> Tensor:
         output: Tensor = self.attention(self.block(hidden, embedding))

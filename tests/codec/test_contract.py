@@ -15,13 +15,16 @@ from numpy.typing import NDArray
 from diffcodec.bitstream.container import LAST_STAGE_SEGMENT, Container
 from diffcodec.codec.decoder import Frame, decode_frames
 from diffcodec.codec.encoder import Encoded
-from diffcodec.codec.model import LARGEST_BATCH, CodecModel, PixelEstimate
+from diffcodec.codec.model import CodecModel, PixelEstimate
+from diffcodec.codec.tiles import TileLayout
 from diffcodec.errors import NumericMismatchError
 from diffcodec.image import png_bytes
 from diffcodec.model.checkpoint import Checkpoint, load_checkpoint
 
 Pixels = NDArray[np.uint8]
 REPOSITORY = Path(__file__).parents[2]
+BESIDE = TileLayout(16, 2 * 16, 3, side=16)
+"""Two tiles in one window."""
 SMALLEST_NORMAL = float(np.finfo(np.float32).tiny)
 
 # One end of a file in a process of its own. Arguments: encode or decode, threads, the model's
@@ -77,8 +80,8 @@ def fresh_process(*arguments: str | int | Path) -> list[tuple[str, str]]:
 
 @pytest.fixture(scope="module")
 def tiles(smooth_image: Callable[..., Pixels]) -> Pixels:
-    """Six tiles, the last row and column of them padded: two batches, the second filled up."""
-    return smooth_image(2 * 16, 3 * 16 - 5, 3, seed=4)
+    """Eight tiles, the last column of them padded, in two windows."""
+    return smooth_image(2 * 16, 4 * 16 - 5, 3, seed=4)
 
 
 @pytest.fixture(scope="module")
@@ -132,23 +135,25 @@ def assert_same(found: PixelEstimate, expected: PixelEstimate) -> None:
         np.testing.assert_array_equal(getattr(found, field), getattr(expected, field))
 
 
-def tile(estimate: PixelEstimate, place: int) -> PixelEstimate:
-    """What an estimate says of one tile."""
-    return PixelEstimate(estimate.mean[place], estimate.variance[place], estimate.mixing[place])
+def first_two(estimate: PixelEstimate) -> PixelEstimate:
+    """What an estimate says of the first two tiles."""
+    return PixelEstimate(estimate.mean[:2], estimate.variance[:2], estimate.mixing[:2])
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 100.0, SMALLEST_NORMAL / 4.0])
-def test_a_tile_s_estimate_ignores_its_neighbours(scale: float, chosen: CodecModel) -> None:
-    """What shares a batch of the same shape has no say, however large or denormal it is."""
+def test_a_window_s_estimate_ignores_the_others(scale: float, chosen: CodecModel) -> None:
+    """However large or denormal they are."""
+    layout = TileLayout(16, 4 * 16, 3, side=16)
+    assert len(layout.windows) == 2
     random = np.random.default_rng(0)
-    z = random.standard_normal((LARGEST_BATCH, 3, 16, 16))
-    known = random.random((LARGEST_BATCH, 16, 16)) < 0.5
-    alone = tile(chosen.estimate(z, 400, known), 0)
-    for place in range(LARGEST_BATCH):
-        other = scale * random.standard_normal(z.shape)
-        mask = random.random(known.shape) < 0.5
-        other[place], mask[place] = z[0], known[0]
-        assert_same(tile(chosen.estimate(other, 400, mask), place), alone)
+    z = random.standard_normal((4, 3, 16, 16))
+    known = random.random((4, 16, 16)) < 0.5
+    expected = first_two(chosen.estimate(z, 400, layout, known))
+    z[2:], known[2:] = scale * random.standard_normal(z[2:].shape), ~known[2:]
+    assert_same(first_two(chosen.estimate(z, 400, layout, known)), expected)
+    # Tiles of one window are seen together.
+    z[1] += 1.0
+    assert not np.array_equal(chosen.estimate(z, 400, layout, known).mean[0], expected.mean[0])
 
 
 def test_the_layout_of_the_weights_has_no_say(
@@ -157,28 +162,29 @@ def test_the_layout_of_the_weights_has_no_say(
     checkpoint = load_checkpoint(tiny_pixel_folder)
     checkpoint.denoiser.to(memory_format=torch.contiguous_format)
     z = np.random.default_rng(1).standard_normal((2, 3, 16, 16))
-    assert_same(CodecModel(checkpoint).estimate(z, 300), pixel_model.estimate(z, 300))
+    estimates = [m.estimate(z, 300, BESIDE) for m in (CodecModel(checkpoint), pixel_model)]
+    assert_same(*estimates)
 
 
 @pytest.mark.parametrize("precision", ["high", "medium"])
 def test_the_program_s_precision_has_no_say_and_is_kept(precision: str, chosen: CodecModel) -> None:
-    z = np.random.default_rng(2).standard_normal((4, 3, 16, 16))
-    expected = chosen.estimate(z, 200)
+    z = np.random.default_rng(2).standard_normal((2, 3, 16, 16))
+    expected = chosen.estimate(z, 200, BESIDE)
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision(precision)
     try:
-        assert_same(chosen.estimate(z, 200), expected)
+        assert_same(chosen.estimate(z, 200, BESIDE), expected)
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision(before)
 
 
 def test_the_program_s_default_type_has_no_say(chosen: CodecModel) -> None:
-    z = np.random.default_rng(3).standard_normal((1, 3, 16, 16))
-    expected = chosen.estimate(z, 200)
+    z = np.random.default_rng(3).standard_normal((2, 3, 16, 16))
+    expected = chosen.estimate(z, 200, BESIDE)
     torch.set_default_dtype(torch.float64)
     try:
-        assert_same(chosen.estimate(z, 200), expected)
+        assert_same(chosen.estimate(z, 200, BESIDE), expected)
     finally:
         torch.set_default_dtype(torch.float32)
 

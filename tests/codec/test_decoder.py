@@ -1,5 +1,5 @@
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from diffcodec.bitstream.container import Container, assemble
 from diffcodec.bitstream.header import LastStage
 from diffcodec.codec.decoder import Frame, decode_frames, find_hops_end
 from diffcodec.codec.encoder import Encoded, EncoderSettings, encode_image
-from diffcodec.codec.model import CodecModel, PixelEstimate
+from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.coding.channel import CHANNEL_CODES
 from diffcodec.errors import (
@@ -44,7 +44,8 @@ def files(
     """Files of every kind with their images."""
     gray, plan = picture[:, :, :1], PlanConfig(63, 4, 0)
     noise = np.random.default_rng(1).integers(0, 256, (12, 12, 3), dtype=np.uint8)
-    tiled = np.concatenate([picture, picture[:, ::-1]], axis=1)[:15, :20]
+    # Four tiles in two windows.
+    tiled = np.concatenate(2 * [picture, picture[:, ::-1]], axis=1)[:15, :52]
     made = {
         "lossless": (lossless, picture),
         "lossy": (lossy, picture),
@@ -69,21 +70,21 @@ Files = dict[str, tuple[Encoded, Pixels]]
 @pytest.fixture
 def _remember_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     """Evaluate the network once for all prefixes of a file: they share their z_t."""
-    estimate = CodecModel.estimate
-    memory: dict[tuple[bytes, int, bytes, bytes], PixelEstimate] = {}
+    evaluate = CodecModel.evaluate
+    memory: dict[tuple[bytes | int, ...], list[NDArray[np.float64]]] = {}
 
     def remembered(
         self: CodecModel,
-        z: NDArray[np.float64],
+        windows: Sequence[NDArray[np.float64]],
         t: int,
-        known: NDArray[np.bool_] | None = None,
-    ) -> PixelEstimate:
-        key = self.model_id, t, z.tobytes(), b"" if known is None else known.tobytes()
+        known: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> list[NDArray[np.float64]]:
+        key = self.model_id, t, *(array.tobytes() for array in (*windows, *(known or ())))
         if key not in memory:
-            memory[key] = estimate(self, z, t, known)
+            memory[key] = evaluate(self, windows, t, known)
         return memory[key]
 
-    monkeypatch.setattr(CodecModel, "estimate", remembered)
+    monkeypatch.setattr(CodecModel, "evaluate", remembered)
 
 
 # Every byte of the small files; of the larger ones a stride that meets every kind of place.

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +11,7 @@ from diffcodec.bitstream.stored import pack_pixels
 from diffcodec.codec.decoder import Frame, decode_frames
 from diffcodec.codec.effort import EFFORTS, effort_level
 from diffcodec.codec.encoder import Encoded, EncoderSettings, encode_image
-from diffcodec.codec.model import CodecModel, PixelEstimate
+from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import PlanConfig
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.coding.channel import CHANNEL_CODES
@@ -183,7 +183,7 @@ def test_the_ledger_adds_up_to_the_file(model: CodecModel, picture: Pixels) -> N
     assert 1.0 < paid_bits / sum(entry.kl_bits for entry in encoded.ledger) < 1.3
 
 
-def test_tracing_several_tiles_changes_no_byte(
+def test_tracing_several_windows_changes_no_byte(
     lossy_tiles: Encoded, tiles: Pixels, model: CodecModel
 ) -> None:
     untraced = encode_image(tiles, model, EncoderSettings(FAST.plan, bpd=0.8))
@@ -201,8 +201,8 @@ def test_tracing_changes_no_byte(lossless: Encoded, model: CodecModel, picture: 
 
 @pytest.fixture(scope="module")
 def tiles(smooth_image: Callable[..., Pixels]) -> Pixels:
-    """A picture of six tiles."""
-    return smooth_image(40, 24, 3, seed=5)
+    """A picture of eight tiles in two windows."""
+    return smooth_image(56, 24, 3, seed=5)
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def lossy_tiles(model: CodecModel, tiles: Pixels) -> Encoded:
     return encode_image(tiles, model, EncoderSettings(FAST.plan, bpd=0.8, trace=True))
 
 
-def test_the_ledger_of_several_tiles_has_errors_where_hops_begin(
+def test_the_ledger_of_several_windows_has_errors_where_hops_begin(
     lossy_tiles: Encoded, tiles: Pixels, model: CodecModel
 ) -> None:
     container = Container.open(lossy_tiles.data, "a.dfc")
@@ -231,19 +231,19 @@ def test_a_decoder_needs_the_evaluations_that_the_encoder_says(
 ) -> None:
     encoded: Encoded = request.getfixturevalue(kind)
     calls = 0
-    estimate = CodecModel.estimate
+    evaluate = CodecModel.evaluate
 
     def counted(
         self: CodecModel,
-        z: NDArray[np.float64],
+        windows: Sequence[NDArray[np.float64]],
         t: int,
-        known: NDArray[np.bool_] | None = None,
-    ) -> PixelEstimate:
+        known: Sequence[NDArray[np.bool_]] | None = None,
+    ) -> list[NDArray[np.float64]]:
         nonlocal calls
         calls += 1
-        return estimate(self, z, t, known)
+        return evaluate(self, windows, t, known)
 
-    monkeypatch.setattr(CodecModel, "estimate", counted)
+    monkeypatch.setattr(CodecModel, "evaluate", counted)
     assert decode(encoded.data).exact == (encoded.header.last_stage is not LastStage.NONE)
     assert calls == encoded.evaluations
 

@@ -7,14 +7,17 @@ import torch
 
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_for_evaluations, effort_level
 from diffcodec.codec.encoder import HANDOVER_GAMMA
-from diffcodec.codec.model import LARGEST_BATCH, CodecModel, PixelEstimate
+from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import HopPlan, PlanConfig, count_evaluations
+from diffcodec.codec.tiles import TileLayout
 from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError
 from diffcodec.model.checkpoint import ErrorSpectrum
 from diffcodec.model.denoiser import Denoiser
 
 RANDOM = np.random.default_rng(0)
+BESIDE = TileLayout(16, 2 * 16, 3, side=16)
+"""Two tiles in one window."""
 
 
 def hop_plan(config: PlanConfig, model: CodecModel, final_step: int) -> HopPlan:
@@ -23,15 +26,16 @@ def hop_plan(config: PlanConfig, model: CodecModel, final_step: int) -> HopPlan:
     )
 
 
-def assert_equal(found: PixelEstimate, expected: PixelEstimate, tiles: slice = slice(None)) -> None:
-    np.testing.assert_array_equal(found.mean[tiles], expected.mean)
-    np.testing.assert_array_equal(found.variance[tiles], expected.variance)
-    np.testing.assert_array_equal(found.mixing[tiles], expected.mixing)
+def assert_equal(found: PixelEstimate, expected: PixelEstimate) -> None:
+    np.testing.assert_array_equal(found.mean, expected.mean)
+    np.testing.assert_array_equal(found.variance, expected.variance)
+    np.testing.assert_array_equal(found.mixing, expected.mixing)
 
 
 def test_an_estimate_does_not_depend_on_threads_layout_or_flushing(chosen: CodecModel) -> None:
-    z = RANDOM.standard_normal((3, 3, 16, 16))
-    first = chosen.estimate(z, 500)
+    layout = TileLayout(16, 4 * 16, 3, side=16)
+    z = RANDOM.standard_normal((4, 3, 16, 16))
+    first = chosen.estimate(z, 500, layout)
     assert first.mean.dtype == first.variance.dtype == first.mixing.dtype == np.float64
     assert np.abs(first.mean).max() <= 1.0
     assert first.variance.min() > 0.0
@@ -40,45 +44,52 @@ def test_an_estimate_does_not_depend_on_threads_layout_or_flushing(chosen: Codec
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert_equal(chosen.estimate(columns, 500), first)
+        assert_equal(chosen.estimate(columns, 500, layout), first)
     finally:
         torch.set_num_threads(before)
         torch.set_flush_denormal(False)
 
 
-@pytest.mark.parametrize("count", [LARGEST_BATCH, LARGEST_BATCH + 1, 2 * LARGEST_BATCH + 3])
-def test_many_tiles_are_evaluated_in_whole_batches(count: int, chosen: CodecModel) -> None:
-    z = RANDOM.standard_normal((count, 3, 16, 16))
-    known = RANDOM.random((count, 16, 16)) < 0.3
-    together = chosen.estimate(z, 300, known)
-    for start in range(0, count, LARGEST_BATCH):
-        used = min(LARGEST_BATCH, count - start)
-        part, mask = np.zeros((LARGEST_BATCH, 3, 16, 16)), np.zeros((LARGEST_BATCH, 16, 16), bool)
-        part[:used], mask[:used] = z[start : start + used], known[start : start + used]
-        whole = chosen.estimate(part, 300, mask)
-        expected = PixelEstimate(whole.mean[:used], whole.variance[:used], whole.mixing[:used])
-        assert_equal(together, expected, slice(start, start + used))
+def test_windows_are_evaluated_each_by_itself_and_laid_where_they_were(chosen: CodecModel) -> None:
+    layout = TileLayout(2 * 16, 5 * 16, 3, side=16)
+    z = RANDOM.standard_normal((layout.count, 3, 16, 16))
+    known = RANDOM.random((layout.count, 16, 16)) < 0.3
+    together = chosen.estimate(z, 300, layout, known)
+    for columns in (slice(0, 2), slice(2, 5)):
+        part = TileLayout(2 * 16, (columns.stop - columns.start) * 16, 3, side=16)
+        place = np.arange(layout.count).reshape(2, 5)[:, columns].ravel()
+        alone = chosen.estimate(z[place], 300, part, known[place])
+        found = PixelEstimate(
+            together.mean[place], together.variance[place], together.mixing[place]
+        )
+        assert_equal(found, alone)
 
 
 def test_a_pixel_model_says_what_its_posterior_says(pixel_model: CodecModel) -> None:
     z, known = RANDOM.standard_normal((2, 3, 16, 16)), RANDOM.random((2, 16, 16)) < 0.5
-    said = pixel_model.estimate(z, 200, known)
-    gamma = torch.full((2,), float(pixel_model.schedule.gamma[200]))
+    said = pixel_model.estimate(z, 200, BESIDE, known)
+    window, mask = (np.concatenate(list(tiles), axis=-1) for tiles in (z, known))
+    gamma = torch.full((1,), float(pixel_model.schedule.gamma[200]))
     with torch.no_grad():
         posterior = pixel_model.checkpoint.denoiser.posterior(
-            torch.from_numpy(z).float(), gamma, torch.from_numpy(known[:, None]).float()
+            torch.from_numpy(window)[None].float(),
+            gamma,
+            torch.from_numpy(mask)[None, None].float(),
         )
-    np.testing.assert_allclose(said.mean, posterior.mean.clamp(-1, 1), atol=1e-5)
-    np.testing.assert_allclose(said.variance, posterior.log_variance.double().exp(), rtol=1e-4)
-    np.testing.assert_allclose(said.mixing, posterior.mixing, atol=1e-5)
+    parts = (posterior.mean.clamp(-1, 1), posterior.log_variance.double().exp(), posterior.mixing)
+    mean, variance, mixing = (np.stack(np.split(part[0].numpy(), 2, axis=-1)) for part in parts)
+    np.testing.assert_allclose(said.mean, mean, atol=1e-5)
+    np.testing.assert_allclose(said.variance, variance, rtol=1e-4)
+    np.testing.assert_allclose(said.mixing, mixing, atol=1e-5)
     assert np.abs(said.mixing).max() > 0.0
     # No mask is a mask of nothing, and the mask has a say.
-    assert_equal(pixel_model.estimate(z, 200), pixel_model.estimate(z, 200, known & False))
-    assert not np.array_equal(said.variance, pixel_model.estimate(z, 200).variance)
+    unmasked = pixel_model.estimate(z, 200, BESIDE)
+    assert_equal(unmasked, pixel_model.estimate(z, 200, BESIDE, known & False))
+    assert not np.array_equal(said.variance, unmasked.variance)
 
 
 def test_a_model_without_a_pixel_model_says_its_mean_error(model: CodecModel) -> None:
-    said = model.estimate(RANDOM.standard_normal((2, 3, 16, 16)), 200)
+    said = model.estimate(RANDOM.standard_normal((2, 3, 16, 16)), 200, BESIDE)
     np.testing.assert_array_equal(said.variance, np.full((2, 3, 16, 16), model.error_curve[200]))
     np.testing.assert_array_equal(said.mixing, np.zeros((2, 3, 16, 16)))
 

@@ -38,7 +38,9 @@ class Oracle:
     def schedule(self) -> object:
         return self.pixel_model.schedule
 
-    def estimate(self, z: Float64, t: int, known: NDArray[np.bool_]) -> PixelEstimate:
+    def estimate(
+        self, z: Float64, t: int, layout: TileLayout, known: NDArray[np.bool_]
+    ) -> PixelEstimate:
         self.shown.append((z.copy(), known.copy()))
         return self.change(random_estimate(z.shape, len(self.shown)))
 
@@ -114,7 +116,7 @@ def test_one_group_without_a_pixel_model(picture: Pixels, model: CodecModel) -> 
     # What the model says is its average error: one scale, shifted and moved, serves all levels.
     variance = model.error_curve[STEP] * HALF_RANGE**2
     tiles, inside = stage.layout.split(picture), stage.layout.inside()
-    said = model.estimate(on_grid(stage, payload), STEP)
+    said = model.estimate(on_grid(stage, payload), STEP, stage.layout)
     shift = np.broadcast_to(shifts_of(payload, stage.layout.count)[1][:, None, None], inside.shape)
     levels = np.rint((tiles.transpose(1, 0, 2, 3)[:, inside] + 1) * HALF_RANGE).astype(np.uint8)
     means = np.rint(

@@ -1,4 +1,5 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -43,48 +44,91 @@ def test_gray_is_three_equal_channels_whose_mean_comes_back() -> None:
     np.testing.assert_allclose(layout.join(shifted), layout.join(tiles), atol=1e-15)
 
 
+def test_lay_undoes_cut() -> None:
+    layout = TileLayout(32, 48, 3, side=16)
+    plane = np.arange(2 * 32 * 48).reshape(2, 32, 48)
+    tiles = layout.cut(plane)
+    np.testing.assert_array_equal(tiles[4], plane[:, 16:, 16:32])
+    np.testing.assert_array_equal(layout.lay(tiles), plane)
+
+
 @pytest.mark.parametrize(
-    ("size", "shifts"),
+    ("tiles", "cuts"),
     [
-        ((16, 9), ()),
-        ((16, 33), ((0, 8),)),
-        ((17, 5), ((8, 0),)),
-        ((40, 24), ((8, 0), (0, 8), (8, 8))),
+        (1, [0, 1]),
+        (2, [0, 2]),
+        (3, [0, 3]),
+        (4, [0, 2, 4]),
+        (5, [0, 2, 5]),
+        (6, [0, 3, 6]),
+        (7, [0, 2, 4, 7]),
+        (16, [0, 2, 5, 8, 10, 13, 16]),
+    ],
+)
+def test_windows_are_whole_tiles_and_cover_an_image_once(tiles: int, cuts: list[int]) -> None:
+    layout = TileLayout(16 * tiles - 3, 33, 3, side=16)
+    expected = [slice(16 * a, 16 * b) for a, b in pairwise(cuts)]
+    assert layout.windows == tuple((rows, slice(0, 48)) for rows in expected)
+    turned = TileLayout(33, 16 * tiles - 3, 3, side=16)
+    assert turned.windows == tuple((slice(0, 48), columns) for columns in expected)
+
+
+def doubled(windows: Sequence[Float64]) -> list[Float64]:
+    return [2.0 * window for window in windows]
+
+
+@pytest.mark.parametrize(
+    ("size", "windows"),
+    [
+        ((16, 9), []),
+        ((48, 48), []),
+        ((16, 61), [[(16, 32)]]),
+        ((64, 5), [[(32, 16)]]),
+        ((16, 105), [[(16, 32), (16, 32)]]),
+        ((64, 70), [[(32, 32), (32, 48)], [(32, 32), (32, 32)], [(32, 32)]]),
     ],
 )
 def test_windows_lie_over_every_seam(
-    size: tuple[int, int], shifts: tuple[tuple[int, int], ...]
+    size: tuple[int, int], windows: list[list[tuple[int, int]]]
 ) -> None:
     layout = TileLayout(*size, 3, side=16)
     z = np.random.default_rng(0).normal(size=(layout.count, 3, 16, 16))
-    seen: list[int] = []
+    seen: list[list[tuple[int, ...]]] = []
 
-    def denoise(windows: Float64) -> Float64:
-        assert windows.shape[1:] == (3, 16, 16)
-        seen.append(len(windows))
-        return 2.0 * windows
+    def denoise(given: Sequence[Float64]) -> list[Float64]:
+        seen.append([window.shape[1:] for window in given])
+        return doubled(given)
 
-    assert layout.shifts == shifts
     np.testing.assert_allclose(layout.without_seams(2.0 * z, z, denoise), 2.0 * z, rtol=1e-12)
-    assert len(seen) == len(shifts)
-    rows, columns = layout.rows, layout.columns
-    expected = [(rows - bool(down)) * (columns - bool(right)) for down, right in shifts]
-    assert seen == expected
+    assert seen == windows
+    for axis, side in enumerate((layout.rows, layout.columns)):
+        seams = {window[axis].stop for window in layout.windows} - {16 * side}
+        laid = [window[axis] for over in layout.seam_windows for window in over]
+        assert all(any(w.start < seam < w.stop for w in laid) for seam in seams)
 
 
 def test_no_seam_is_left_where_windows_err_at_their_edges() -> None:
-    layout = TileLayout(48, 64, 3, side=16)
-    from_edge = np.minimum(np.arange(16), np.arange(16)[::-1])
-    wrong = np.minimum.outer(from_edge, from_edge) == 0
+    layout = TileLayout(7 * 16, 5 * 16, 3, side=16)
 
-    def denoise(windows: Float64) -> Float64:
-        return windows + wrong
+    def denoise(windows: Sequence[Float64]) -> list[Float64]:
+        said = [window.copy() for window in windows]
+        for window in said:
+            window[:, [0, -1]] += 1.0
+            window[:, :, [0, -1]] += 1.0
+        return said
 
     z = np.random.default_rng(0).normal(size=(layout.count, 3, 16, 16))
-    error = layout.join(layout.without_seams(denoise(z), z, denoise) - z)
+    plane = layout.lay(z)
+    parts = denoise([plane[:, *window] for window in layout.windows])
+    seamed = np.empty_like(plane)
+    for window, part in zip(layout.windows, parts, strict=True):
+        seamed[:, *window] = part
+    error = layout.join(layout.without_seams(layout.cut(seamed), z, denoise) - z)
+    assert layout.join(layout.cut(seamed) - z)[1:-1, 1:-1].max() == pytest.approx(2.0)
     # Beyond the image's own edge nothing is to be seen, by whatever window.
-    assert error[1:-1, 1:-1].max() < 0.13
-    np.testing.assert_allclose(error[0], 1.0)
+    assert error[1:-1, 1:-1].max() < 0.1
+    np.testing.assert_allclose(error[0, 1:-1], error[-1, 1:-1])
+    assert error[0].min() >= 1.0 - 1e-9
 
 
 @pytest.mark.parametrize("count", [1, 2, 5, 16])

@@ -106,6 +106,45 @@ def test_attention_is_softmax_of_scaled_products() -> None:
     torch.testing.assert_close(attention(hidden), expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("change", [{"heads": 2}, {"image_size": 12, "channels": (8, 16, 16)}])
+def test_a_larger_image_attends_to_a_tile_around_each_block(change: dict[str, Any]) -> None:
+    """By full attention with a mask of what is near."""
+    config = dataclasses.replace(SMALL, **change)
+    attention: Any = stirred(config).middle[1]
+    reach = config.image_size >> (len(config.channels) - 1)
+    height, width = 3 * reach, 2 * reach
+    hidden = torch.randn((2, 16, height, width))
+    block = reach // 2 if reach % 2 == 0 else reach
+
+    def near(side: int) -> torch.Tensor:
+        """Whether a place in a row may look at another, bool [side, side]."""
+        place = torch.arange(side)
+        first = (place // block * block - (reach - block) // 2).clamp(0, side - reach)[:, None]
+        return (first <= place) & (place < first + reach)
+
+    mask = near(height)[:, None, :, None] & near(width)[None, :, None, :]
+    assert (mask.sum(dim=(2, 3)) == reach * reach).all()
+    projected = attention.projection_in(attention.norm(hidden)).flatten(2)
+    heads = config.heads
+    query, key, value = projected.reshape(2, 3, heads, 16 // heads, height * width).unbind(1)
+    products = torch.einsum("bhdq,bhdk->bhqk", query, key) / (16 // heads) ** 0.5
+    products = products.masked_fill(~mask.reshape(height * width, -1), -torch.inf)
+    mixed = torch.einsum("bhqk,bhdk->bhdq", products.softmax(dim=-1), value)
+    expected = hidden + attention.projection_out(mixed.reshape(hidden.shape))
+    torch.testing.assert_close(attention(hidden), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_larger_image_is_taken_whole() -> None:
+    network = stirred(dataclasses.replace(SMALL, attention_resolutions=(16, 8)))
+    z, time = torch.randn((1, 3, 48, 32)), torch.tensor([500.0])
+    output = network(z, time)
+    assert output.shape == z.shape
+    # What lies beyond a tile's edge has a say inside.
+    changed = z.clone()
+    changed[:, :, 16:18] += 1.0
+    assert (network(changed, time) - output)[:, :, 14:16].abs().max() > 1e-3
+
+
 def test_head_channels_decide_the_heads_of_every_width() -> None:
     change = {"head_channels": 4, "attention_resolutions": (16, 8)}
     network = stirred(dataclasses.replace(SMALL, **change))
