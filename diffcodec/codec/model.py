@@ -123,10 +123,10 @@ class CodecModel:
             t,
             [mask[window] for window in layout.windows],
         )
-        whole = np.empty((len(said[0]), *mask.shape))
+        tiles = np.empty((len(z), 3 * z.shape[1], *z.shape[2:]))
         for window, part in zip(layout.windows, said, strict=True):
-            whole[:, *window] = part
-        mean, log_variance, mixing = np.split(layout.cut(whole), 3, axis=1)
+            layout.place(part, window, tiles)
+        mean, log_variance, mixing = np.split(tiles, 3, axis=1)
         if self.checkpoint.config.pixel_model:
             variance = exponential(log_variance)
         else:
@@ -138,8 +138,8 @@ class CodecModel:
         windows: Sequence[Float64],
         t: int,
         known: Sequence[NDArray[np.bool_]] | None = None,
-    ) -> list[Float64]:
-        """What the network says of windows of z_t [C, H, W] each, at step ``t``.
+    ) -> Iterator[Float64]:
+        """What the network says of windows of z_t [C, H, W] each, at step ``t``, one by one.
 
         The numeric contract (docs/format.md): float32, channels last, each window by itself by one
         thread, denormals not flushed. So the shape of every evaluation follows from the header and
@@ -148,14 +148,14 @@ class CodecModel:
         Args:
             known: pixels [H, W] of each window at which z is α_t x itself; none are if None.
 
-        Returns:
+        Yields:
             Of each window x̂_0 clipped to [−1, 1], the logarithms of the variances and the mixing,
             float64 [3 C, H, W]; the latter two zero without a pixel model.
         """
         gamma = torch.full((1,), float(self.schedule.gamma[t]), dtype=torch.float32)
         masks = known or [np.zeros(window.shape[1:], dtype=bool) for window in windows]
         with full_precision():
-            return list(_evaluators().map(self._evaluate, windows, masks, itertools.repeat(gamma)))
+            yield from _evaluators().map(self._evaluate, windows, masks, itertools.repeat(gamma))
 
     @torch.inference_mode()
     def _evaluate(self, window: Float64, known: NDArray[np.bool_], gamma: torch.Tensor) -> Float64:

@@ -6,7 +6,7 @@ network's evaluations are the only arithmetic that a platform could do different
 """
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -113,10 +113,10 @@ class ReverseProcess:
         The process itself goes on from the windows as they are.
         """
 
-        def denoise(windows: Sequence[Float64]) -> list[Float64]:
+        def denoise(windows: Sequence[Float64]) -> Iterator[Float64]:
             self.evaluations += 1
             said = self._model.evaluate(windows, self.plan.t)
-            return [parts[:TILE_CHANNELS] for parts in said]
+            return (parts[:TILE_CHANNELS] for parts in said)
 
         return self._layout.without_seams(self.estimate().mean, self.z, denoise)
 

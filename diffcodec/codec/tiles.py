@@ -1,7 +1,7 @@
 """Images of any size as square tiles, the windows that the network sees, and the vectors coded."""
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ from diffcodec.diffusion.process import levels_to_signal
 Float64 = NDArray[np.float64]
 Window = tuple[slice, slice]
 """Rows and columns of an image that is padded to whole tiles."""
-Denoise = Callable[[Sequence[Float64]], Sequence[Float64]]
+Denoise = Callable[[Sequence[Float64]], Iterable[Float64]]
 Number = TypeVar("Number", bound=np.generic)
 
 TILE_CHANNELS = 3
@@ -154,6 +154,14 @@ class TileLayout:
         grid = plane.reshape(channels, self.rows, side, self.columns, side)
         tiles = grid.transpose(1, 3, 0, 2, 4).reshape(-1, channels, side, side)
         return np.ascontiguousarray(tiles)
+
+    def place(self, part: NDArray[Number], window: Window, tiles: NDArray[Number]) -> None:
+        """Write [C, H, W], what ``window`` holds, to where it belongs in ``tiles`` [G, C, S, S]."""
+        channels, height, _ = part.shape
+        grid = tiles.reshape(self.rows, self.columns, channels, self.side, self.side)
+        rows, columns = (slice(w.start // self.side, w.stop // self.side) for w in window)
+        cut = part.reshape(channels, height // self.side, self.side, -1, self.side)
+        grid[rows, columns] = cut.transpose(1, 3, 0, 2, 4)
 
 
 def _cuts(tiles: int) -> list[int]:

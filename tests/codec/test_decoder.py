@@ -81,7 +81,7 @@ def _remember_estimates(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> list[NDArray[np.float64]]:
         key = self.model_id, t, *(array.tobytes() for array in (*windows, *(known or ())))
         if key not in memory:
-            memory[key] = evaluate(self, windows, t, known)
+            memory[key] = list(evaluate(self, windows, t, known))
         return memory[key]
 
     monkeypatch.setattr(CodecModel, "evaluate", remembered)

@@ -1,4 +1,4 @@
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -238,7 +238,7 @@ def test_a_decoder_needs_the_evaluations_that_the_encoder_says(
         windows: Sequence[NDArray[np.float64]],
         t: int,
         known: Sequence[NDArray[np.bool_]] | None = None,
-    ) -> list[NDArray[np.float64]]:
+    ) -> Iterator[NDArray[np.float64]]:
         nonlocal calls
         calls += 1
         return evaluate(self, windows, t, known)

@@ -52,6 +52,15 @@ def test_lay_undoes_cut() -> None:
     np.testing.assert_array_equal(layout.lay(tiles), plane)
 
 
+def test_windows_are_placed_where_they_were() -> None:
+    layout = TileLayout(5 * 16, 4 * 16, 3, side=16)
+    plane = np.arange(2 * 5 * 16 * 4 * 16).reshape(2, 5 * 16, 4 * 16)
+    tiles = np.zeros((layout.count, 2, 16, 16), dtype=plane.dtype)
+    for window in layout.windows:
+        layout.place(plane[:, *window], window, tiles)
+    np.testing.assert_array_equal(tiles, layout.cut(plane))
+
+
 @pytest.mark.parametrize(
     ("tiles", "cuts"),
     [
