@@ -86,8 +86,8 @@ class Curve:
 def measure_theory(pixels: Pixels, model: CodecModel, draws: int, seed: Sequence[int]) -> Theory:
     """Draw z_t once in each of ``draws`` equal strata of the grid, and at its ends.
 
-    ``pixels`` are uint8 [H, W, C]. Where tiles reach beyond the image, L_u pays for what it does
-    not show, as files do.
+    ``pixels`` are uint8 [H, W, C]. Where tiles reach beyond the image, its edges are replicated;
+    L_u pays for the image alone, as files do.
     """
     schedule = model.schedule
     height, width, channels = pixels.shape
@@ -103,6 +103,7 @@ def measure_theory(pixels: Pixels, model: CodecModel, draws: int, seed: Sequence
     gamma = np.repeat(schedule.gamma[steps], layout.count)
     estimates = _estimates(model, latents.reshape(-1, *signal.shape[1:]), gamma)
     estimates = estimates.reshape(latents.shape)
+    inside = layout.inside()[:, None]
     shown = levels_to_signal(pixels)
     images = [layout.join(tiles) for tiles in estimates]
     means = (images[0] + 1.0) * HALF_RANGE
@@ -113,7 +114,7 @@ def measure_theory(pixels: Pixels, model: CodecModel, draws: int, seed: Sequence
     return Theory(
         dimensions=pixels.size,
         steps=tuple(steps.tolist()),
-        squared_error=tuple(((estimates - signal) ** 2).sum(axis=(1, 2, 3, 4)).tolist()),
+        squared_error=tuple((inside * (estimates - signal) ** 2).sum(axis=(1, 2, 3, 4)).tolist()),
         mse=tuple(float(np.mean((image - shown) ** 2)) * HALF_RANGE**2 for image in images),
         prior_bpd=bpd(prior_kl_nats(schedule, shown)),
         pixels_bpd=bpd(float(level_nats(pixels, means, fitted_scale(pixels, means)).sum())),

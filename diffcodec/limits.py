@@ -7,10 +7,9 @@ without a limit a small file makes a program allocate what it pleases (a decompr
 PIXEL_LIMIT = 1 << 24
 """Pixels that an image or a header may have, counted by `counted_pixels`: 4096 × 4096.
 
-The codec holds all tiles at once, some 600 bytes a pixel in the hops and 800 in the last stage
-(resident memory beyond that of a process at its start, 512 × 512 and 1024 × 1024 pixels), so an
-image of this size needs 13 GB and, at some 20 ms a tile and evaluation, hours: more should be asked
-for by name.
+The codec holds all tiles at once, some 600 bytes a pixel (resident memory at 512 × 512 pixels less
+that at 256 × 256: 480 to 570), so an image of this size needs 10 GB and, at some 20 ms a tile and
+evaluation, hours: more should be asked for by name.
 """
 
 LIMIT_BLOCK = 32

@@ -85,10 +85,9 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
         before = reader.position
         packet = process.plan.read_packet(reader)
         correction_bits = reader.position - before
-        dimensions = layout.count * layout.tile_dimensions
-        error = packet.error * dimensions
+        error = packet.error * layout.image_dimensions
         if signal is not None:
-            error = float(((signal - process.x_hat()) ** 2).sum())
+            error = process.squared_error(signal)
         kl_bits = nats_to_bits(hop_kl_nats(model.schedule, packet.s, packet.t, error))
         process.hear(packet, reader)
         code_bits = layout.count * packet.bits

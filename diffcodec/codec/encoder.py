@@ -181,13 +181,13 @@ class _Run:
         """The correction that fits this image's error, and the packet that it gives."""
         plan, correction = self._process.plan, 0
         if plan.is_due:
-            error = float(np.mean((self._signal - self._process.x_hat()) ** 2))
-            correction = plan.correction_for(error)
+            squared_error = self._process.squared_error(self._signal)
+            correction = plan.correction_for(squared_error / self._layout.image_dimensions)
         return correction, plan.packet(correction, end)
 
     def _code(self, correction: int, packet: Packet) -> None:
         process, before = self._process, self._writer.bit_length
-        squared_error = float(np.sum((self._signal - process.x_hat()) ** 2))
+        squared_error = process.squared_error(self._signal)
         if packet.corrected:
             self._writer.write_unary(correction)
         process.tell(packet, self._signal, self._writer)

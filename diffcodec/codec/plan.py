@@ -116,7 +116,7 @@ class HopPlan:
         schedule: Schedule,
         error_curve: Float64,
         spread_curve: Float64,
-        dimensions: int,
+        dimensions: float,
         final_step: int,
     ) -> None:
         """Start at step T.
@@ -124,7 +124,7 @@ class HopPlan:
         Args:
             error_curve: the model's mean squared error per dimension at every step, [T + 1].
             spread_curve: what updates leave of it (`ErrorSpectrum.spread`), [T + 1, GAINS].
-            dimensions: coordinates of one vector of the channel code.
+            dimensions: the image's coordinates in a vector of the channel code, on average.
         """
         self._config, self._code = config, config.code
         self._schedule, self._curve, self._spread = schedule, error_curve, spread_curve

@@ -40,7 +40,7 @@ def plan_of(model: CodecModel, layout: TileLayout, config: PlanConfig, final_ste
         model.schedule,
         model.error_curve,
         model.spread_curve,
-        layout.tile_dimensions,
+        layout.image_dimensions / layout.count,
         final_step,
     )
 
@@ -71,6 +71,7 @@ class ReverseProcess:
         self, model: CodecModel, layout: TileLayout, config: PlanConfig, final_step: int
     ) -> None:
         self._model, self._layout = model, layout
+        self._inside = layout.inside()
         self._shape = (layout.count, TILE_CHANNELS, layout.side, layout.side)
         self._code = config.code.searching_with(inverse_fft)
         self._estimate: PixelEstimate | None = None
@@ -120,11 +121,23 @@ class ReverseProcess:
 
         return self._layout.without_seams(self.estimate().mean, self.z, denoise)
 
+    def squared_error(self, x: Float64) -> float:
+        """Σ (x − x̂_0)² over the image's own coordinates, x its signal float64 [G, 3, S, S]."""
+        return float(np.sum(self._difference(x) ** 2))
+
+    def _difference(self, x: Float64) -> Float64:
+        """x − x̂_0, but 0 in the padding.
+
+        Nobody will see that: x is taken to be what the network says of it, which no packet has to
+        tell, and z becomes a sample of the model's there.
+        """
+        return np.where(self._inside[:, None], x - self.x_hat(), 0.0)
+
     def tell(self, packet: Packet, x: Float64, writer: BitWriter) -> None:
         """Write the channel code of ``packet`` for the image's signal ``x``, and advance."""
         transition = q_posterior(self._model.schedule, packet.s, packet.t)
         scale = transition.x_coefficient / np.sqrt(transition.variance)
-        delta = interleave(scale * (x - self.x_hat()))
+        delta = interleave(scale * self._difference(x))
         delta = np.ascontiguousarray(delta, dtype=np.float32)
         noise, state = SharedNoise(HOP_NOISE_DOMAIN), self.plan.code_state
         c, state = self._code.encode(
@@ -172,7 +185,7 @@ class ReverseProcess:
         if packet.begins_hop:
             power = 1.0 + packet.trust * (self._model.error_power(packet.t) - 1.0)
             self._wiener = WienerEstimate.of(
-                said.mean, said.variance, said.mixing, power, packet.error
+                said.mean, said.variance, said.mixing, power, packet.error, self._inside
             )
         assert self._wiener is not None
         snr_s, snr_u = schedule.snr[packet.s], schedule.snr[hop_step]

@@ -93,6 +93,11 @@ class TileLayout:
         signal = levels_to_signal(np.broadcast_to(padded, (*padded.shape[:2], TILE_CHANNELS)))
         return self.cut(signal.transpose(2, 0, 1))
 
+    @property
+    def image_dimensions(self) -> int:
+        """Coordinates of the tiles that are the image's, not padding."""
+        return TILE_CHANNELS * self.height * self.width
+
     def inside(self) -> NDArray[np.bool_]:
         """Which pixels of the tiles are the image's, not padding: bool [G, S, S]."""
         row = np.arange(self.rows * self.side) < self.height

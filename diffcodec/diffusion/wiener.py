@@ -43,7 +43,12 @@ class WienerEstimate:
 
     @staticmethod
     def of(
-        mean: Float64, variance: Float64, mixing: Float64, power: Float64, error: float
+        mean: Float64,
+        variance: Float64,
+        mixing: Float64,
+        power: Float64,
+        error: float,
+        inside: NDArray[np.bool_] | None = None,
     ) -> "WienerEstimate":
         """What the network says, its variances scaled so that their mean is ``error``.
 
@@ -52,12 +57,17 @@ class WienerEstimate:
 
         Args:
             variance: of each channel given the ones before it, float64 [G, C, S, S].
+            inside: which pixels the mean is over, bool [G, S, S]; all if None.
         """
         total = pixel_variances(variance, mixing)
+        if inside is None:
+            inside = np.ones_like(total[:, 0], dtype=np.bool_)
         # The sum is the exact one, rounded once: no order of summation has a say.
         # Tile by tile: a list of all numbers would be as large as all arrays together.
-        values = itertools.chain.from_iterable(tile.ravel().tolist() for tile in total)
-        scale = error / (math.fsum(values) / total.size)
+        values = itertools.chain.from_iterable(
+            tile[:, where].ravel().tolist() for tile, where in zip(total, inside, strict=True)
+        )
+        scale = error / (math.fsum(values) / (total.shape[1] * int(inside.sum())))
         return WienerEstimate(mean, np.sqrt(scale * variance), mixing, power)
 
     def updated(self, gain: float, weighted: Float64) -> Float64:

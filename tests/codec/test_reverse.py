@@ -9,7 +9,7 @@ from diffcodec.bits import BitReader, BitWriter
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.plan import Packet, PlanConfig
 from diffcodec.codec.reverse import ReverseProcess, inverse_fft
-from diffcodec.codec.tiles import TileLayout
+from diffcodec.codec.tiles import TileLayout, deinterleave
 from diffcodec.coding.channel import CHANNEL_CODES, CodeState, TrellisCode, numpy_inverse_fft
 from diffcodec.coding.poisson import PoissonCode
 from diffcodec.coding.shared_noise import SharedNoise
@@ -117,6 +117,38 @@ def test_delta_is_the_hop_s_kl(layout: TileLayout, x: Float64, model: CodecModel
     gain = model.schedule.snr[packet.s] - model.schedule.snr[packet.t]
     wanted = pytest.approx(0.5 * gain * squared_error, rel=1e-5)
     assert 0.5 * (delta.astype(np.float64) ** 2).sum() == wanted
+
+
+def test_padding_costs_nothing_and_follows_the_model(
+    chosen: CodecModel, smooth_image: Callable[..., Pixels]
+) -> None:
+    layout = TileLayout(20, 16, 3, side=16)
+    x, inside = layout.split(smooth_image(20, 16, 3, seed=5)), layout.inside()[:, None]
+    other = np.where(inside, x, -x)
+    config = PlanConfig(40, 16, SAMPLING)
+    processes = [ReverseProcess(chosen, layout, config, final_step=200) for _ in range(2)]
+    for process, signal in zip(processes, (x, other), strict=True):
+        while not process.plan.finished:
+            correction = 0
+            if process.plan.at_hop:
+                error = process.squared_error(signal) / layout.image_dimensions
+                correction = process.plan.correction_for(error)
+            packet = process.plan.packet(correction)
+            told = process.squared_error(signal)
+            process.tell(packet, signal, BitWriter())
+            gain = chosen.schedule.snr[packet.s] - chosen.schedule.snr[packet.t]
+            wanted = pytest.approx(gain * told, rel=1e-5)
+            assert (DELTAS[-1].astype(np.float64) ** 2).sum() == wanted
+            vectors = deinterleave(DELTAS[-1], x.shape)
+            assert not vectors[~np.broadcast_to(inside, x.shape)].any()
+    # Whatever is taken to be there, nobody tells it: both ends of both are the same.
+    np.testing.assert_array_equal(processes[0].z, processes[1].z)
+    noise = (processes[0].z - chosen.schedule.alpha[200] * x) / chosen.schedule.sigma[200]
+    assert np.mean(noise[np.broadcast_to(inside, x.shape)] ** 2) == pytest.approx(1.0, abs=0.2)
+    # z is near what the network says there, as near as a latent of an image.
+    residual = processes[0].z - chosen.schedule.alpha[200] * processes[0].x_hat()
+    beyond = residual[np.broadcast_to(~inside, x.shape)]
+    assert np.mean(beyond**2) < chosen.schedule.sigma[200] ** 2
 
 
 def test_x_hat_inside_a_hop_is_the_posterior_mean_given_all_its_packets(

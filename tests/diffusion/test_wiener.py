@@ -109,6 +109,15 @@ def test_with_one_variance_and_a_flat_spectrum_it_is_the_scalar_formula(gain: fl
     np.testing.assert_allclose(wiener.updated(gain, gain * shown), expected, rtol=0, atol=1e-6)
 
 
+def test_the_error_is_that_of_pixels_inside() -> None:
+    mean, variance, mixing = said(4)
+    inside = np.random.default_rng(5).random((SHAPE[0], *SHAPE[2:])) < 0.4
+    wiener = WienerEstimate.of(mean, variance, mixing, power(), 1e-3, inside)
+    total = pixel_variances(wiener.deviation**2, mixing).transpose(0, 2, 3, 1)
+    assert total[inside].mean() == pytest.approx(1e-3)
+    assert total[~inside].mean() != pytest.approx(1e-3, rel=1e-3)
+
+
 def test_nothing_new_changes_nothing() -> None:
     mean, variance, mixing = said(4)
     wiener = WienerEstimate.of(mean, variance, mixing, power(), 1e-3)
