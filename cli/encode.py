@@ -123,8 +123,8 @@ class _EncodeCommand(click.Command):
     "--bits",
     metavar="[B]",
     help="With a number: a file of at most B bits per dimension, all bytes counted. "
-    "Without: print the ledger of bits per step and the image's error there, of large "
-    "ones where hops begin. Default: lossless.",
+    "Without: print the ledger of bits per step and the image's error there, of an image of "
+    "several windows where hops begin. Default: lossless.",
 )
 @click.option(
     "--effort",
