@@ -14,7 +14,7 @@ import argparse
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ class SampledCode(TrellisCode):
         """A sample of N(δ, I) for each row of ``delta``."""
         sections = state.sections + self.sections(bits, state)
         sample = delta + self.random.standard_normal(delta.shape, dtype=np.float32)
-        return sample, CodeState(sections, len(delta) * (0,))
+        return sample, replace(state, sections=sections, register=0)
 
 
 def mse_at_points(
@@ -92,7 +92,7 @@ def mse_at_points(
         packet = process.plan.packet(correction)
         squared_error = float(np.sum(difference**2))
         kl_bits += nats_to_bits(hop_kl_nats(model.schedule, packet.s, packet.t, squared_error))
-        paid_bits += packet.bits * layout.count
+        paid_bits += packet.bits
         process.tell(packet, signal, BitWriter())
     rates, errors = zip(*hops, strict=True)
     return np.exp(np.interp(KL_POINTS_BPD, rates, errors)), kl_bits, float(paid_bits)

@@ -61,16 +61,18 @@ def measure(code: TrellisCode, sections: int, dimension: int, trials: int) -> Pr
     The first packet of a stream, which pays for its beginning, is left out.
     """
     delta = directions(code, sections, dimension, trials)
-    noise = SharedNoise(NOISE_DOMAIN)
     packets = max(3, STREAM_BITS // (code.new_bits * sections))
-    _, state = code.encode(delta, code.budget_bits(sections, START), noise, START, BitWriter())
-    projections, writer = np.empty((packets, trials)), BitWriter()
-    bits = code.budget_bits(sections, state)
-    start = time.process_time()
-    for packet in range(packets):
-        c, state = code.encode(delta, bits, noise, state, writer)
-        projections[packet] = np.einsum("gn,gn->g", c.astype(np.float64), delta)
-    seconds = time.process_time() - start
+    projections, writer, seconds = np.empty((packets, trials)), BitWriter(), 0.0
+    for trial, row in enumerate(delta):
+        noise = SharedNoise(NOISE_DOMAIN + trial)
+        bits = code.budget_bits(sections, START)
+        _, state = code.encode(row[None], bits, noise, START, BitWriter())
+        bits = code.budget_bits(sections, state)
+        start = time.process_time()
+        for packet in range(packets):
+            c, state = code.encode(row[None], bits, noise, state, writer)
+            projections[packet, trial] = c[0].astype(np.float64) @ row
+        seconds += time.process_time() - start
     mean = float(projections.mean())
     spread = float(projections.mean(axis=0).std(ddof=1)) / np.sqrt(trials)
     return Price(
@@ -88,13 +90,14 @@ def measure_first(
     Each packet begins anew, and none follows it. Returns it with its standard error.
     """
     delta = directions(code, 0, dimension, trials)
-    noise, state = SharedNoise(NOISE_DOMAIN), START
     bits = code.nearest_budget(FIRST_BITS, START)
     sections = code.sections(bits, START)
     projections = np.empty((FIRST_PACKETS, trials))
-    for packet in range(FIRST_PACKETS):
-        c, state = code.encode(delta, bits, noise, state.anew(), BitWriter(), runs_on=False)
-        projections[packet] = np.einsum("gn,gn->g", c.astype(np.float64), delta)
+    for trial, row in enumerate(delta):
+        noise, state = SharedNoise(NOISE_DOMAIN + trial), START
+        for packet in range(FIRST_PACKETS):
+            c, state = code.encode(row[None], bits, noise, state.anew(), BitWriter(), runs_on=False)
+            projections[packet, trial] = c[0].astype(np.float64) @ row
     mean = float(projections.mean())
     spread = float(projections.mean(axis=0).std(ddof=1)) / np.sqrt(trials)
     first_bits = nats_to_bits(mean * mean / 2) - (sections - 1) * section_bits
@@ -132,8 +135,9 @@ def poisson_rows(trials: int, dimension: int = 64) -> Iterator[str]:
         delta *= np.float32(np.sqrt(2 * bits_to_nats(kl_bits)))
         writer = BitWriter()
         start = time.process_time()
-        bits = code.payload_bits(bits_to_nats(kl_bits), CodeState())
-        code.encode(delta, bits, SharedNoise(NOISE_DOMAIN), CodeState(), writer)
+        state = CodeState(vectors=trials)
+        bits = code.payload_bits(bits_to_nats(trials * kl_bits), state)
+        code.encode(delta, bits, SharedNoise(NOISE_DOMAIN), state, writer)
         seconds = time.process_time() - start
         paid = writer.bit_length / trials
         micros = 1e6 * seconds / writer.bit_length

@@ -17,7 +17,7 @@ from diffcodec.errors import (
 from diffcodec.limits import PIXEL_LIMIT, excess_pixels
 
 MAGIC = 0xDFC
-VERSION = 11
+VERSION = 12
 FINEST_STEPS = 1000
 """T: steps of the finest grid, on which hops begin and end."""
 MODEL_ID_BYTES = 2

@@ -90,8 +90,7 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
             error = process.squared_error(signal)
         kl_bits = nats_to_bits(hop_kl_nats(model.schedule, packet.s, packet.t, error))
         process.hear(packet, reader)
-        code_bits = layout.count * packet.bits
-        hop = HopAccount(packet.t, packet.s, 1, correction_bits, code_bits, kl_bits)
+        hop = HopAccount(packet.t, packet.s, 1, correction_bits, packet.bits, kl_bits)
         if not packet.begins_hop:
             hop = _joined(accounts.pop(), hop)
         accounts.append(hop)

@@ -114,7 +114,7 @@ def find_hops_end(container: Container, model: CodecModel) -> Container:
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
     try:
         plan = plan_of(model, layout, config, header.final_step)
-        bits = hop_stream_bits(plan, layout.count, BitReader(container.hops().data))
+        bits = hop_stream_bits(plan, BitReader(container.hops().data))
     except BitstreamError:
         # Decoding comes to the same place, and says what is wrong after the image before it.
         return replace(container, hop_bytes=None)
@@ -232,7 +232,7 @@ class _HopWalk:
             if packet.s < stop_at_step:
                 yield self.frame()
                 return
-            whole = -(-(reader.position + self.process.packet_bits(packet)) // 8)
+            whole = -(-(reader.position + packet.bits) // 8)
             inside = [n for n in wanted if self._told_bytes <= n < min(whole, self._data_bytes)]
             parts = [self._beginning(packet, n) for n in inside] if every else []
             if every and (lengths is None or packet.begins_hop or None in parts):
@@ -260,7 +260,7 @@ class _HopWalk:
         """
         if length <= self._told_bytes:
             return None
-        return self.process.beginning(packet, 8 * length - self._reader.position)
+        return self.process.plan.beginning(packet, 8 * length - self._reader.position)
 
     def _frame_within(self, part: Packet) -> Frame:
         """The image after a packet's beginning; the walk stays before the packet."""

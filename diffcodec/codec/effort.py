@@ -78,7 +78,7 @@ def effort_for_evaluations(model: "CodecModel", evaluations: int) -> tuple[Effor
     for growth_index in GROWTH_INDICES:
         config = replace(default.plan, growth_index=growth_index)
         plan = HopPlan(
-            config, model.schedule, model.error_curve, model.spread_curve, dimensions, final_step
+            config, model.schedule, model.error_curve, model.spread_curve, dimensions, 1, final_step
         )
         needed = count_evaluations(plan) + groups - 1
         if needed <= evaluations:

@@ -170,8 +170,8 @@ class _Run:
                 if len(lossless.data) <= budget_bytes:
                     return lossless
             bits_left = self._bits_left(budget_bytes, correction, packet)
-            if bits_left < self._process.packet_bits(packet):
-                if (part := self._process.beginning(packet, bits_left)) is not None:
+            if bits_left < packet.bits:
+                if (part := self._process.plan.beginning(packet, bits_left)) is not None:
                     self._code(correction, part)
                 break
             self._code(correction, packet)

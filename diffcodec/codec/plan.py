@@ -25,6 +25,8 @@ GROWTH_UNIT = 1.0 / 128.0
 SMALLEST_HOP_BITS = 28
 HOP_OFFSET_BITS = 64
 SMALLEST_PART_BITS = 28
+SMALLEST_VECTOR_BITS = 14
+"""For each vector, fewest bits of a hop and of a part: those of the whole image are soon enough."""
 CORRECTIONS_PER_OCTAVE = 3
 LARGEST_CORRECTION = 24
 CORRECTION_INTERVAL_BITS = 80
@@ -37,14 +39,12 @@ SMALLEST_ERROR = 2.0**-40
 LARGEST_ERROR = 4.0
 """Signals lie in [−1, 1], so no error is larger: a stream cannot ask for ever larger packets."""
 LARGEST_PACKET_BITS = 1 << 15
-"""For each vector, so that no stream can ask for an array of any size.
+"""For each vector, so that no stream can ask for a packet of any size.
 
 With the shipped model and the coarsest plan an image of four times the average error needs 20900.
 """
 # 2^(1/3), written out: no platform's pow has a say.
 _CORRECTION_RATIO = 1.2599210498948732
-# The plan asks of a state only whether the code goes on from it.
-_GOING_ON = CodeState(1, (0,))
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Packet:
 
     Attributes:
         t, s: steps of the grid, s < t.
-        bits: the channel code's budget for each vector.
+        bits: the channel code's budget, of all vectors.
         error: the squared error per dimension of x̂_0 that both ends reckon with.
         trust: how far the model's error spectrum is believed in this hop, 0 to 1.
         begins_hop: whether x̂_0 comes straight from the network.
@@ -116,7 +116,8 @@ class HopPlan:
         schedule: Schedule,
         error_curve: Float64,
         spread_curve: Float64,
-        dimensions: float,
+        dimensions: int,
+        vectors: int,
         final_step: int,
     ) -> None:
         """Start at step T.
@@ -124,21 +125,22 @@ class HopPlan:
         Args:
             error_curve: the model's mean squared error per dimension at every step, [T + 1].
             spread_curve: what updates leave of it (`ErrorSpectrum.spread`), [T + 1, GAINS].
-            dimensions: the image's coordinates in a vector of the channel code, on average.
+            dimensions: the image's coordinates.
+            vectors: of the channel code, in which they are.
         """
         self._config, self._code = config, config.code
         self._schedule, self._curve, self._spread = schedule, error_curve, spread_curve
-        self._dimensions, self._final_step = dimensions, final_step
+        self._dimensions, self._vectors, self._final_step = dimensions, vectors, final_step
         self.t = schedule.steps
         self._paid_bits = 0
-        self._uncorrected_bits = CORRECTION_INTERVAL_BITS
+        self._uncorrected_bits = CORRECTION_INTERVAL_BITS * vectors
         self._parts_left = 0
         self._part_bits = 0
         self._difficulty = 1.0
         self._hop_error = 0.0
         self._trust = 1.0
         self._hop_step = schedule.steps
-        self._code_state = CodeState()
+        self._code_state = CodeState(vectors)
 
     @property
     def finished(self) -> bool:
@@ -157,7 +159,8 @@ class HopPlan:
         From hop to hop an image's error keeps its ratio to the mean over images, more nearly than
         a correction tells.
         """
-        interval = CORRECTION_INTERVAL_BITS if self._paid_bits >= ALWAYS_CORRECTED_BITS else 0
+        always = self._paid_bits < ALWAYS_CORRECTED_BITS * self._vectors
+        interval = 0 if always else CORRECTION_INTERVAL_BITS * self._vectors
         return self.at_hop and self._uncorrected_bits >= interval
 
     @property
@@ -241,7 +244,7 @@ class HopPlan:
         return self.packet(reader.read_unary(LARGEST_CORRECTION) if self.is_due else 0)
 
     def beginning(self, packet: Packet, bits: int) -> Packet | None:
-        """What the first ``bits`` bits of each vector of ``packet`` tell, as a packet.
+        """What the first ``bits`` bits of ``packet``'s code tell, as a packet.
 
         It is the one that the plan has where a file's final step is its end. None where they do not
         tell anything.
@@ -273,21 +276,23 @@ class HopPlan:
 
     def _usual_error(self) -> float:
         """The mean over images of x̂_0's error where a hop begins, as far along the file as here."""
-        lag = (self._paid_bits + 2 * LAG_BITS) / (self._paid_bits + LAG_BITS)
+        lag_bits = LAG_BITS * self._vectors
+        lag = (self._paid_bits + 2 * lag_bits) / (self._paid_bits + lag_bits)
         return float(self._curve[self.t]) * lag
 
     def _hop(self) -> tuple[int, int]:
         """Parts of the hop that begins here, and the bits of each."""
-        growing = int(self._config.growth * (self._paid_bits + HOP_OFFSET_BITS))
-        bits = max(SMALLEST_HOP_BITS, growing)
-        parts = max(1, min(self._config.parts, bits // SMALLEST_PART_BITS))
+        growing = int(self._config.growth * (self._paid_bits + HOP_OFFSET_BITS * self._vectors))
+        smallest = SMALLEST_VECTOR_BITS * self._vectors
+        bits = max(SMALLEST_HOP_BITS, smallest, growing)
+        parts = max(1, min(self._config.parts, bits // max(SMALLEST_PART_BITS, smallest)))
         return parts, bits // parts
 
     def _budget(self, s: int, error: float) -> int:
-        """The bits for each vector that take it to step ``s`` at ``error``."""
+        """The bits that lead to step ``s`` at ``error``."""
         code, state = self._code, self.code_state
         kl_nats = hop_kl_nats(self._schedule, s, self.t, self._dimensions * error)
-        largest = code.nearest_budget(LARGEST_PACKET_BITS, state)
+        largest = code.nearest_budget(LARGEST_PACKET_BITS * self._vectors, state)
         kl_nats = min(kl_nats, code.bought_nats(largest, state))
         return code.payload_bits(kl_nats, state)
 
@@ -309,17 +314,14 @@ def count_evaluations(plan: HopPlan) -> int:
     while not plan.finished:
         packet = plan.packet(0)
         evaluations += packet.begins_hop
-        plan.advance(packet, _GOING_ON)
+        plan.advance(packet, _gone_on(plan))
     return evaluations
 
 
-def hop_stream_bits(plan: HopPlan, vectors: int, reader: BitReader) -> int:
+def hop_stream_bits(plan: HopPlan, reader: BitReader) -> int:
     """Length of the hops at the beginning of ``reader``, by their corrections alone.
 
     Walks ``plan``, which begins at step T, to its end.
-
-    Args:
-        vectors: of the channel code.
 
     Raises:
         TruncatedStreamError: the bits run out before.
@@ -327,9 +329,14 @@ def hop_stream_bits(plan: HopPlan, vectors: int, reader: BitReader) -> int:
     """
     while not plan.finished:
         packet = plan.read_packet(reader)
-        reader.skip(vectors * packet.bits)
-        plan.advance(packet, _GOING_ON)
+        reader.skip(packet.bits)
+        plan.advance(packet, _gone_on(plan))
     return reader.position
+
+
+def _gone_on(plan: HopPlan) -> CodeState:
+    """All that a plan asks of a state after a packet: that the code goes on from it."""
+    return replace(plan.code_state, register=0)
 
 
 def _power(base: float, exponent: int) -> float:

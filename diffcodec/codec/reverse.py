@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from diffcodec.bits import BitReader, BitWriter
 from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import HopPlan, Packet, PlanConfig
-from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout, deinterleave, interleave
+from diffcodec.codec.tiles import TILE_CHANNELS, TileLayout
 from diffcodec.coding.channel import CodeState
 from diffcodec.coding.shared_noise import SharedNoise
 from diffcodec.diffusion.process import q_posterior
@@ -25,6 +25,8 @@ Float64 = NDArray[np.float64]
 
 HOP_NOISE_DOMAIN = 0x686F70
 """Philox domain of the packets' noise, "hop" in ASCII; its index is the section's number."""
+PADDING_NOISE_DOMAIN = 0x706164
+"""Philox domain of c in the padding, "pad" in ASCII; its index is the packet's first section."""
 PRIOR_NOISE_DOMAIN = 0x7A54
 """Philox domain of z_T, "zT" in ASCII."""
 
@@ -40,7 +42,8 @@ def plan_of(model: CodecModel, layout: TileLayout, config: PlanConfig, final_ste
         model.schedule,
         model.error_curve,
         model.spread_curve,
-        layout.image_dimensions / layout.count,
+        layout.image_dimensions,
+        layout.vectors,
         final_step,
     )
 
@@ -137,30 +140,18 @@ class ReverseProcess:
         """Write the channel code of ``packet`` for the image's signal ``x``, and advance."""
         transition = q_posterior(self._model.schedule, packet.s, packet.t)
         scale = transition.x_coefficient / np.sqrt(transition.variance)
-        delta = interleave(scale * self._difference(x))
-        delta = np.ascontiguousarray(delta, dtype=np.float32)
+        delta = self._layout.deal((scale * self._difference(x)).astype(np.float32))
         noise, state = SharedNoise(HOP_NOISE_DOMAIN), self.plan.code_state
         c, state = self._code.encode(
             delta, packet.bits, noise, state, writer, runs_on=packet.runs_on
         )
         self._advance(packet, c, state)
 
-    def packet_bits(self, packet: Packet) -> int:
-        """Length of ``packet``'s code, of all vectors, without its correction."""
-        return self._shape[0] * packet.bits
-
-    def beginning(self, packet: Packet, bits: int) -> Packet | None:
-        """What the first ``bits`` bits of ``packet``'s code tell, as a packet.
-
-        None where they do not tell a section of every vector.
-        """
-        return self.plan.beginning(packet, bits // self._shape[0])
-
     def hear(self, packet: Packet, reader: BitReader) -> None:
         """Read what `tell` wrote, and advance."""
-        shape = self._shape[0], int(np.prod(self._shape[1:]))
         noise, state = SharedNoise(HOP_NOISE_DOMAIN), self.plan.code_state
-        c, state = self._code.decode(shape, packet.bits, noise, state, reader)
+        dimension = self._layout.tile_dimensions
+        c, state = self._code.decode(dimension, packet.bits, noise, state, reader)
         self._advance(packet, c, state)
 
     def _advance(self, packet: Packet, c: NDArray[np.float32], state: CodeState) -> None:
@@ -172,7 +163,7 @@ class ReverseProcess:
         schedule, hop_step = self._model.schedule, self.plan.hop_step
         x_hat, said = self.x_hat(), self._estimate
         transition = q_posterior(schedule, packet.s, packet.t)
-        noise = deinterleave(c.astype(np.float64), self._shape)
+        noise = self._layout.collect(c, self._padding_noise()).astype(np.float64)
         if packet.begins_hop:
             self._hop_z = self.z
         self.z = transition.mean(self.z, x_hat) + np.sqrt(transition.variance) * noise
@@ -192,3 +183,8 @@ class ReverseProcess:
         weighted = (snr_s / schedule.alpha[packet.s]) * self.z
         weighted = weighted - (snr_u / schedule.alpha[hop_step]) * self._hop_z
         self._x_hat = self._wiener.updated(float(snr_s - snr_u), weighted)
+
+    def _padding_noise(self) -> NDArray[np.float32]:
+        """c in the padding, which no packet tells: so z becomes a sample of the model there."""
+        noise = SharedNoise(PADDING_NOISE_DOMAIN, self.plan.code_state.sections)
+        return noise.normal(0, (self._layout.padding_dimensions,))

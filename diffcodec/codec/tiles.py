@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -58,6 +59,11 @@ class TileLayout:
     def tile_dimensions(self) -> int:
         """n, the number of coordinates of one tile."""
         return TILE_CHANNELS * self.side * self.side
+
+    @property
+    def vectors(self) -> int:
+        """How many vectors of `tile_dimensions` coordinates hold the image's own."""
+        return -(-self.image_dimensions // self.tile_dimensions)
 
     @property
     def windows(self) -> tuple[Window, ...]:
@@ -146,6 +152,33 @@ class TileLayout:
                 add(window, x_hat)
         return self.cut(total / weights)
 
+    def deal(self, tiles: NDArray[Number]) -> NDArray[Number]:
+        """[G, 3, S, S] to the vectors of the channel code, [`vectors`, `tile_dimensions`].
+
+        The image's own coordinates, tile by tile, are dealt like cards: neighbours go to different
+        vectors, so that all carry nearly equal shares of the work. Behind them are zeros.
+        """
+        dealt = np.zeros(self.vectors * self.tile_dimensions, dtype=tiles.dtype)
+        dealt[: self.image_dimensions] = tiles[self._own]
+        return np.ascontiguousarray(dealt.reshape(-1, self.vectors).T)
+
+    def collect(self, vectors: NDArray[Number], padding: NDArray[Number]) -> NDArray[Number]:
+        """The inverse of `deal`: tiles [G, 3, S, S], ``padding`` in the coordinates of padding."""
+        tiles = np.empty((self.count, TILE_CHANNELS, self.side, self.side), dtype=vectors.dtype)
+        tiles[self._own] = vectors.T.reshape(-1)[: self.image_dimensions]
+        tiles[~self._own] = padding
+        return tiles
+
+    @property
+    def padding_dimensions(self) -> int:
+        """Coordinates of the tiles that are padding."""
+        return self.count * self.tile_dimensions - self.image_dimensions
+
+    @cached_property
+    def _own(self) -> NDArray[np.bool_]:
+        """Which coordinates of the tiles are the image's, bool [G, 3, S, S]."""
+        return np.repeat(self.inside()[:, None], TILE_CHANNELS, axis=1)
+
     def lay(self, tiles: NDArray[Number]) -> NDArray[Number]:
         """[G, C, S, S] to the padded image [C, rows · S, columns · S]."""
         _, channels, side, _ = tiles.shape
@@ -183,28 +216,3 @@ def _from_edge(side: int) -> Float64:
     """Of each of ``side`` pixels in a row, how far it is from the row's nearer end."""
     place = np.arange(side)
     return np.minimum(place, place[::-1]) + 0.5
-
-
-def interleave(tiles: NDArray[np.floating]) -> NDArray[np.floating]:
-    """[G, C, S, S] to G vectors [G, n], each a mosaic of all tiles.
-
-    Coordinate p of vector g is coordinate p of tile (g − p) mod G: however the work differs between
-    tiles, the vectors carry nearly equal shares of it, so one budget serves them all.
-    """
-    count = len(tiles)
-    flat = tiles.reshape(count, -1)
-    source, coordinate = _mosaic(count, flat.shape[1])
-    return flat[source, coordinate]
-
-
-def deinterleave(vectors: NDArray[np.floating], shape: tuple[int, ...]) -> NDArray[np.floating]:
-    """The inverse of `interleave`: [G, n] to ``shape`` = [G, C, S, S]."""
-    source, coordinate = _mosaic(*vectors.shape)
-    flat = np.empty_like(vectors)
-    flat[source, coordinate] = vectors
-    return flat.reshape(shape)
-
-
-def _mosaic(count: int, dimensions: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    coordinate = np.arange(dimensions)
-    return (np.arange(count)[:, None] - coordinate) % count, coordinate

@@ -8,14 +8,14 @@ A hop of the diffusion needs c, unit Gaussian noise whose projection on δ/‖δ
 weights: c = Σ_j c_j/√L, each section's codeword c_j one of 2^ν cyclic shifts, of either sign, of a
 small bank of shared Gaussian vectors. The sections are tied by a shift register of which k bits
 are new in each, and the encoder finds the path of largest ⟨δ, c⟩ by Viterbi's algorithm. The
-register runs on from packet to packet: the search looks a few sections past the end of a packet, as
-if δ stayed what it is, so that a packet can be a handful of sections without paying for a start.
-The decoder only rolls and adds: its result does not depend on any FFT.
+register runs on from vector to vector and from packet to packet: the search looks a few sections
+past the end of a packet, as if δ stayed what it is, so that a packet can be a handful of sections
+without paying for a start. The decoder only rolls and adds: its result does not depend on any FFT.
 """
 
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol, Self
@@ -37,6 +37,8 @@ CODEBOOK_DOMAIN = 0x636F6465626F6F6B
 
 # Products of spectra are computed this many float32 at a time: they stay in the second-level cache.
 _PRODUCT_SIZE = 1 << 17
+# Sections searched or added up at a time, before those looked ahead at: 35 MB of correlations.
+_BLOCK_SECTIONS = 256
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,29 @@ class CodeState:
     """Where a stream of packets stands; each packet begins where the one before it ended.
 
     Attributes:
-        sections: sections, or whatever a code counts, told so far for each vector.
-        registers: what the next section's codeword depends on, one a vector; empty where the code
-            begins anew.
+        vectors: G, how many every packet tells of.
+        sections: sections, or whatever a code counts, told so far.
+        register: what the next section's codeword depends on; None where the code begins anew.
     """
 
+    vectors: int = 1
     sections: int = 0
-    registers: tuple[int, ...] = ()
+    register: int | None = None
 
     def anew(self) -> "CodeState":
         """The same place, for a packet that owes nothing to the one before it."""
-        return CodeState(self.sections)
+        return replace(self, register=None)
+
+    def following(self, sections: int) -> range:
+        """The numbers of so many sections from here on."""
+        return range(self.sections, self.sections + sections)
 
 
 class ChannelCode(Protocol):
-    """What the codec asks of a relative-entropy coder; G vectors of n coordinates at a time."""
+    """What the codec asks of a relative-entropy coder; G vectors of n coordinates at a time.
+
+    Budgets are bits of a packet, of all vectors, and KL is that of all vectors.
+    """
 
     @property
     def name(self) -> str:
@@ -72,7 +82,7 @@ class ChannelCode(Protocol):
         """The same code, its search made with that FFT: another may be faster than NumPy's."""
 
     def payload_bits(self, kl_nats: float, state: CodeState) -> int:
-        """The budget, in bits for each vector, that buys nearest to ``kl_nats``."""
+        """The budget that buys nearest to ``kl_nats``."""
 
     def nearest_budget(self, bits: int, state: CodeState) -> int:
         """The budget nearest to ``bits`` among those that the code can spend."""
@@ -80,7 +90,7 @@ class ChannelCode(Protocol):
     def largest_budget(self, bits: int, state: CodeState) -> int:
         """The largest budget of at most ``bits``; 0 if there is none.
 
-        A packet's first bits, if so many of each vector's, are a packet of that budget.
+        A packet's first bits, if so many, are a packet of that budget.
         """
 
     def bought_nats(self, bits: int, state: CodeState) -> float:
@@ -103,13 +113,16 @@ class ChannelCode(Protocol):
 
     def decode(
         self,
-        shape: tuple[int, int],
+        dimension: int,
         bits: int,
         noise: SharedNoise,
         state: CodeState,
         reader: BitReader,
     ) -> tuple[Float32, CodeState]:
-        """Read codes for G vectors: c, float32[G, n], unit noise that leans to δ, and after."""
+        """Read codes for G vectors: c, float32[G, n], unit noise that leans to δ, and after.
+
+        ``dimension`` is n.
+        """
 
 
 @lru_cache(maxsize=8)
@@ -145,23 +158,24 @@ def _codebook_spectrum(bank_size: int, dimension: int) -> Spectra:
 class TrellisCode:
     """Circulant codebooks on a trellis: design.md §3.
 
-    A section's register R has ``register_bits`` = ν bits, of which ``new_bits`` = k are new:
-    R_j = (R_{j−1} · 2^k + new) mod 2^ν. Its codeword number is R rotated right by k places; the
-    number's top bit is set for a minus sign, the rest m names vector ⌊m/n⌋ of the bank, rolled by
-    m mod n places. Where the code begins anew a section costs ν bits, else k. ``first_bits`` and
-    ``section_bits`` are the bits of KL that they buy, measured at n = 3072 by
+    A stream's sections go to the G vectors in turn, section j to vector j mod G; a packet has at
+    least G of them. A section's register R has ``register_bits`` = ν bits, of which ``new_bits`` =
+    k are new: R_j = (R_{j−1} · 2^k + new) mod 2^ν. Its codeword number is R rotated right by k
+    places; the number's top bit is set for a minus sign, the rest m names vector ⌊m/n⌋ of the bank,
+    rolled by m mod n places. Where the code begins anew the first section costs ν bits, every other
+    k. ``first_bits`` and ``section_bits`` are the bits of KL that they buy, measured at n = 3072 by
     ``benchmarks/channel_price.py``.
 
-    Section j of vector g has its signs from the noise's index j, stream g.
+    Section j has its signs from the noise's index j.
 
     >>> from diffcodec.bits import BitReader, BitWriter
     >>> code, noise, writer = TrellisCode(9, 12, 4, 7.5, 3.6), SharedNoise(domain=9), BitWriter()
-    >>> delta = np.full((1, 300), 0.3, dtype=np.float32)
-    >>> c, state = code.encode(delta, 32, noise, CodeState(), writer)
+    >>> delta = np.full((2, 300), 0.3, dtype=np.float32)
+    >>> c, state = code.encode(delta, 52, noise, CodeState(vectors=2), writer)
     >>> reader = BitReader(writer.to_bytes())
-    >>> decoded, _ = code.decode((1, 300), 32, noise, CodeState(), reader)
+    >>> decoded, _ = code.decode(300, 52, noise, CodeState(vectors=2), reader)
     >>> writer.bit_length, state.sections, bool((c == decoded).all())
-    (32, 6, True)
+    (52, 11, True)
     """
 
     code_id: int
@@ -188,37 +202,41 @@ class TrellisCode:
         return replace(self, inverse_fft=inverse_fft)
 
     def budget_bits(self, sections: int, state: CodeState) -> int:
-        """What ``sections`` ≥ 1 further sections cost each vector."""
-        start = 0 if state.registers else self.register_bits - self.new_bits
+        """What ``sections`` ≥ G further sections cost."""
+        start = 0 if state.register is not None else self.register_bits - self.new_bits
         return start + self.new_bits * sections
 
     def sections(self, bits: int, state: CodeState) -> int:
         """The inverse of ``budget_bits``; ValueError if no number of sections costs ``bits``."""
         sections, rest = divmod(bits - self.budget_bits(0, state), self.new_bits)
-        if sections < 1 or rest:
-            raise ValueError(f"{self.name} has no budget of {bits} bits")
+        if sections < state.vectors or rest:
+            raise ValueError(f"{self.name} has no budget of {bits} bits for {state.vectors}")
         return sections
 
     def nearest_budget(self, bits: int, state: CodeState) -> int:
-        """The budget nearest to ``bits``, of at least one section."""
+        """The budget nearest to ``bits``, of at least a section for each vector."""
         sections = round((bits - self.budget_bits(0, state)) / self.new_bits)
-        return self.budget_bits(max(1, sections), state)
+        return self.budget_bits(max(state.vectors, sections), state)
 
     def largest_budget(self, bits: int, state: CodeState) -> int:
-        """The largest budget of at most ``bits``; 0 where they do not hold a section."""
+        """The largest budget of at most ``bits``; 0 where they hold no section for each vector."""
         sections = (bits - self.budget_bits(0, state)) // self.new_bits
-        return self.budget_bits(sections, state) if sections > 0 else 0
+        return self.budget_bits(sections, state) if sections >= state.vectors else 0
 
     def payload_bits(self, kl_nats: float, state: CodeState) -> int:
-        """The budget, in bits for each vector, that buys nearest to ``kl_nats``."""
-        start = 0.0 if state.registers else self.first_bits - self.section_bits
-        sections = round((nats_to_bits(float(kl_nats)) - start) / self.section_bits)
-        return self.budget_bits(max(1, sections), state)
+        """The budget that buys nearest to ``kl_nats``."""
+        kl_bits = nats_to_bits(float(kl_nats)) - self._start_bits(state)
+        sections = round(kl_bits / self.section_bits)
+        return self.budget_bits(max(state.vectors, sections), state)
 
     def bought_nats(self, bits: int, state: CodeState) -> float:
-        """The KL, r²/2 nats, that a budget of ``bits`` buys on average."""
-        start = 0.0 if state.registers else self.first_bits - self.section_bits
-        return bits_to_nats(start + self.sections(bits, state) * self.section_bits)
+        """The KL, Σ r²/2 nats, that a budget of ``bits`` buys on average."""
+        sections = self.sections(bits, state)
+        return bits_to_nats(self._start_bits(state) + sections * self.section_bits)
+
+    def _start_bits(self, state: CodeState) -> float:
+        """What the first section buys more than another."""
+        return 0.0 if state.register is not None else self.first_bits - self.section_bits
 
     def encode(
         self,
@@ -230,61 +248,58 @@ class TrellisCode:
         *,
         runs_on: bool = True,
     ) -> tuple[Float32, CodeState]:
-        """Write ``bits`` bits for each row of ``delta``, float32[G, n]; return ``decode``'s c.
+        """Write ``bits`` bits for the rows of ``delta``, float32[G, n]; return ``decode``'s c.
 
-        The first section of every row precedes all second ones: a beginning of the packet tells
-        something of every row.
+        A long packet is searched in blocks, each as if the next were another packet.
 
         Ties and FFT rounding affect only the choice of path. Raises ValueError for a budget that no
-        number of sections costs.
+        number of sections costs, and for rows that are not the state's vectors.
         """
-        sections = self.sections(bits, state)
-        code = np.empty(delta.shape, dtype=np.float32)
-        registers = np.empty((sections, len(delta)), dtype=np.int64)
-        ahead = self.lookahead if runs_on else 0
-        for group, row in enumerate(delta):
-            searched = range(state.sections, state.sections + sections + ahead)
-            signs = _signs(noise, group, searched, delta.shape[1])
-            before = state.registers[group] if state.registers else None
-            path = self._search(row, signs, before)[:sections]
-            registers[:, group] = path
-            code[group] = self._sum_codewords(path, signs[:sections])
+        count, dimension = delta.shape
+        if count != state.vectors:
+            raise ValueError(f"expected {state.vectors} vectors, found {count}")
+        told = state.following(self.sections(bits, state))
+        end = told.stop + (self.lookahead if runs_on else 0)
+        registers = np.empty(len(told), dtype=np.int64)
+        register = state.register
+        for block in _blocks(told):
+            searched = range(block.start, min(block.stop + self.lookahead, end))
+            rows = delta[np.arange(searched.start, searched.stop) % count]
+            path = self._search(rows, _signs(noise, searched, dimension), register)
+            registers[block.start - told.start : block.stop - told.start] = path[: len(block)]
+            register = int(path[len(block) - 1])
         fresh = registers
-        if not state.registers:
-            writer.write_array(registers[0], self.register_bits)
+        if state.register is None:
+            writer.write_array(registers[:1], self.register_bits)
             fresh = registers[1:]
         writer.write_array(fresh & ((1 << self.new_bits) - 1), self.new_bits)
-        return code, CodeState(state.sections + sections, tuple(registers[-1].tolist()))
+        code = self._sum_codewords(registers, told, noise, (count, dimension))
+        return code, replace(state, sections=told.stop, register=register)
 
     def decode(
         self,
-        shape: tuple[int, int],
+        dimension: int,
         bits: int,
         noise: SharedNoise,
         state: CodeState,
         reader: BitReader,
     ) -> tuple[Float32, CodeState]:
-        """Read ``bits`` bits for each of G vectors: c, float32[G, n], the same on every platform.
+        """Read ``bits`` bits for G vectors: c, float32[G, n], the same on every platform.
 
         Raises TruncatedStreamError where the reader ends, ValueError for an impossible budget.
         """
-        sections = self.sections(bits, state)
-        groups, dimension = shape
-        code = np.empty(shape, dtype=np.float32)
-        registers = np.empty((sections, groups), dtype=np.int64)
-        register, told = np.array(state.registers, dtype=np.int64), 0
-        if not state.registers:
-            register = reader.read_array(groups, self.register_bits)
-            registers[0], told = register, 1
-        new = reader.read_array((sections - told) * groups, self.new_bits).reshape(-1, groups)
-        for section, values in enumerate(new, start=told):
-            register = (register << self.new_bits | values) & ((1 << self.register_bits) - 1)
+        told = state.following(self.sections(bits, state))
+        registers = np.empty(len(told), dtype=np.int64)
+        register, begun = state.register, 0
+        if register is None:
+            register = registers[0] = reader.read(self.register_bits)
+            begun = 1
+        new = reader.read_array(len(told) - begun, self.new_bits)
+        for section, value in enumerate(new.tolist(), start=begun):
+            register = (register << self.new_bits | value) & ((1 << self.register_bits) - 1)
             registers[section] = register
-        for group in range(groups):
-            searched = range(state.sections, state.sections + sections)
-            signs = _signs(noise, group, searched, dimension)
-            code[group] = self._sum_codewords(registers[:, group], signs)
-        return code, CodeState(state.sections + sections, tuple(register.tolist()))
+        code = self._sum_codewords(registers, told, noise, (state.vectors, dimension))
+        return code, replace(state, sections=told.stop, register=register)
 
     def _bank_size(self, dimension: int) -> int:
         return -(-(1 << self.register_bits) // (2 * dimension))
@@ -297,26 +312,42 @@ class TrellisCode:
         high = (registers & ((1 << self.new_bits) - 1)) << (self.register_bits - self.new_bits)
         return high | (registers >> self.new_bits)
 
-    def _sum_codewords(self, registers: NDArray[np.int64], signs: Float32) -> Float32:
-        """c = Σ_j signs_j · c_j/√L, added in float32 in the order of the sections: float32[n]."""
-        sections, dimension = signs.shape
+    def _sum_codewords(
+        self,
+        registers: NDArray[np.int64],
+        told: range,
+        noise: SharedNoise,
+        shape: tuple[int, int],
+    ) -> Float32:
+        """c = Σ_j signs_j · c_j/√L of each vector, L its sections: float32[G, n] of ``shape``.
+
+        Sums are float32, in the order of the sections ``told``.
+        """
+        vectors, dimension = shape
         bank = _codebook(self._bank_size(dimension), dimension)
         half = 1 << (self.register_bits - 1)
-        total = np.zeros(dimension, dtype=np.float32)
-        for number, flips in zip(self._codeword_number(registers).tolist(), signs, strict=True):
-            vector, shift = divmod(number % half, dimension)
-            codeword = bank[vector, dimension - shift : 2 * dimension - shift] * flips
-            if number < half:
-                total += codeword
-            else:
-                total -= codeword
-        total /= np.sqrt(np.float32(sections))
+        total = np.zeros(shape, dtype=np.float32)
+        numbers = iter(self._codeword_number(registers).tolist())
+        for block in _blocks(told):
+            for section, flips in zip(block, _signs(noise, block, dimension), strict=True):
+                row, number = total[section % vectors], next(numbers)
+                vector, shift = divmod(number % half, dimension)
+                codeword = bank[vector, dimension - shift : 2 * dimension - shift] * flips
+                if number < half:
+                    row += codeword
+                else:
+                    row -= codeword
+        counts = np.bincount(np.arange(told.start, told.stop) % vectors, minlength=vectors)
+        total /= np.sqrt(counts.astype(np.float32))[:, None]
         return total
 
     def _correlations(self, delta: Float32, signs: Float32) -> Float32:
-        """⟨δ · signs_j, codeword m⟩ for all shifts of the bank: float32[L, B·n], this thread's.
+        """⟨δ_j · signs_j, codeword m⟩ for all shifts of the bank: float32[L, B·n], this thread's.
 
         The first 2^(ν−1) columns are the positive half of the codewords.
+
+        Args:
+            delta, signs: of each section, float32[L, n].
         """
         sections, dimension = signs.shape
         bank_size = self._bank_size(dimension)
@@ -326,13 +357,14 @@ class TrellisCode:
         shape = (min(step, sections), bank_size, 2 * spectrum.shape[1])
         product = _workspace("product", shape).view(np.complex64)
         for start in range(0, sections, step):
-            flipped = np.fft.rfft(signs[start : start + step] * delta, axis=1)
-            part = np.multiply(flipped[:, None], spectrum, out=product[: len(flipped)])
-            table[start : start + step] = self.inverse_fft(part, dimension)
+            part = slice(start, start + step)
+            flipped = np.fft.rfft(signs[part] * delta[part], axis=1)
+            spectra = np.multiply(flipped[:, None], spectrum, out=product[: len(flipped)])
+            table[part] = self.inverse_fft(spectra, dimension)
         return table.reshape(sections, -1)
 
     def _search(self, delta: Float32, signs: Float32, before: int | None) -> NDArray[np.int64]:
-        """Viterbi: the registers of the path with the largest Σ_j ⟨δ · signs_j, c_j⟩: int64[L].
+        """Viterbi: the registers of the path with the largest Σ_j ⟨δ_j · signs_j, c_j⟩: int64[L].
 
         The path begins after register ``before``, anywhere if None. A state is the ν − k bits that
         the next register keeps. Only the best score of each state is stored; the trace back finds
@@ -396,10 +428,16 @@ def _workspace(name: str, shape: tuple[int, ...]) -> Float32:
     return array[:size].reshape(shape)
 
 
-def _signs(noise: SharedNoise, group: int, sections: range, dimension: int) -> Float32:
+def _blocks(sections: range) -> Iterator[range]:
+    """``sections`` in blocks, so that memory does not grow with a packet."""
+    for start in range(sections.start, sections.stop, _BLOCK_SECTIONS):
+        yield range(start, min(start + _BLOCK_SECTIONS, sections.stop))
+
+
+def _signs(noise: SharedNoise, sections: range, dimension: int) -> Float32:
     """±1, float32[L, n]: section j's from the noise's index j."""
     count = -(-dimension // 64)
-    words = [noise.substream(section).words(group, count) for section in sections]
+    words = [noise.substream(section).words(0, count) for section in sections]
     return signs_of_words(np.stack(words), dimension)
 
 

@@ -16,7 +16,7 @@ the total variation between the sample's distribution and Q, for each chunk.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Self
 
 import numpy as np
@@ -58,7 +58,7 @@ class PoissonCode:
     >>> from diffcodec.bits import BitReader, BitWriter
     >>> code, noise, writer = PoissonCode(), SharedNoise(domain=9), BitWriter()
     >>> c, _ = code.encode(np.full((1, 8), 0.5, np.float32), 4, noise, CodeState(), writer)
-    >>> decoded, _ = code.decode((1, 8), 4, noise, CodeState(), BitReader(writer.to_bytes()))
+    >>> decoded, _ = code.decode(8, 4, noise, CodeState(), BitReader(writer.to_bytes()))
     >>> bool((c == decoded).all())
     True
     """
@@ -73,23 +73,24 @@ class PoissonCode:
         return self
 
     def nearest_budget(self, bits: int, state: CodeState) -> int:
-        """Any whole number of bits, at least one, can be planned."""
-        return max(1, bits)
+        """Any whole number of bits for each vector, at least one, can be planned."""
+        return state.vectors * max(1, round(bits / state.vectors))
 
     def largest_budget(self, bits: int, state: CodeState) -> int:
         """None: the lengths of codes vary, and no beginning of a packet is one."""
         return 0
 
     def payload_bits(self, kl_nats: float, state: CodeState) -> int:
-        """The mean length, in bits for each vector, of codes that carry ``kl_nats``."""
-        kl_bits = nats_to_bits(float(kl_nats))
+        """The mean length of codes that carry ``kl_nats``."""
+        kl_bits = nats_to_bits(float(kl_nats)) / state.vectors
         chunks = max(1, math.ceil(kl_bits / _CHUNK_KL_BITS))
-        return max(1, math.floor(chunks * _interpolate(_CHUNK_COST, kl_bits / chunks)))
+        one = max(1, math.floor(chunks * _interpolate(_CHUNK_COST, kl_bits / chunks)))
+        return state.vectors * one
 
     def bought_nats(self, bits: int, state: CodeState) -> float:
-        """The KL, r²/2 nats, whose codes are ``bits`` long on average."""
-        chunks = self._chunks(bits)
-        return bits_to_nats(chunks * self._chunk_kl_bits(bits))
+        """The KL, Σ r²/2 nats, whose codes are ``bits`` long on average."""
+        one = bits // state.vectors
+        return bits_to_nats(state.vectors * self._chunks(one) * self._chunk_kl_bits(one))
 
     def encode(
         self,
@@ -102,8 +103,8 @@ class PoissonCode:
         runs_on: bool = True,
     ) -> tuple[Float32, CodeState]:
         """Write codes for ``delta``, float32[G, n]; return ``decode``'s c."""
-        noise = noise.substream(state.sections)
-        chunks, rice = self._chunks(bits), self._rice_parameter(bits)
+        noise, one = noise.substream(state.sections), bits // state.vectors
+        chunks, rice = self._chunks(one), self._rice_parameter(one)
         code = np.empty(delta.shape, dtype=np.float32)
         for group, row in enumerate(delta):
             for chunk in range(chunks):
@@ -112,27 +113,27 @@ class PoissonCode:
                 index = self._search(part, noise, stream)
                 _write_index(index, rice, writer)
                 code[group, chunk::chunks] = _mark(index, len(part), noise, stream)
-        return code, CodeState(state.sections + 1)
+        return code, replace(state, sections=state.sections + 1)
 
     def decode(
         self,
-        shape: tuple[int, int],
+        dimension: int,
         bits: int,
         noise: SharedNoise,
         state: CodeState,
         reader: BitReader,
     ) -> tuple[Float32, CodeState]:
         """Read codes for G vectors: c, float32[G, n]. Raises TruncatedStreamError at the end."""
-        noise = noise.substream(state.sections)
-        chunks, rice = self._chunks(bits), self._rice_parameter(bits)
-        code = np.empty(shape, dtype=np.float32)
-        for group in range(shape[0]):
+        noise, one = noise.substream(state.sections), bits // state.vectors
+        chunks, rice = self._chunks(one), self._rice_parameter(one)
+        code = np.empty((state.vectors, dimension), dtype=np.float32)
+        for group in range(state.vectors):
             for chunk in range(chunks):
                 stream = group << _GROUP_SHIFT | chunk << _CHUNK_SHIFT
                 index = _read_index(rice, reader)
                 part = code[group, chunk::chunks]
                 part[:] = _mark(index, len(part), noise, stream)
-        return code, CodeState(state.sections + 1)
+        return code, replace(state, sections=state.sections + 1)
 
     def _chunks(self, bits: int) -> int:
         if bits < 1:

@@ -22,7 +22,7 @@ BESIDE = TileLayout(16, 2 * 16, 3, side=16)
 
 def hop_plan(config: PlanConfig, model: CodecModel, final_step: int) -> HopPlan:
     return HopPlan(
-        config, model.schedule, model.error_curve, model.spread_curve, 3 * 16 * 16, final_step
+        config, model.schedule, model.error_curve, model.spread_curve, 3 * 16 * 16, 1, final_step
     )
 
 

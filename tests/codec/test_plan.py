@@ -19,6 +19,7 @@ from diffcodec.codec.plan import (
     LARGEST_ERROR,
     LARGEST_PACKET_BITS,
     SMALLEST_HOP_BITS,
+    SMALLEST_VECTOR_BITS,
     HopPlan,
     Packet,
     PlanConfig,
@@ -46,20 +47,23 @@ configs = st.builds(
 errors = st.lists(st.floats(0.0, 4.0), min_size=1, max_size=20)
 
 
-def plan_to(config: PlanConfig, final_step: int = 0) -> HopPlan:
-    return HopPlan(config, SCHEDULE, ERROR_CURVE, SPREAD_CURVE, DIMENSIONS, final_step)
+def plan_to(config: PlanConfig, final_step: int = 0, vectors: int = 1) -> HopPlan:
+    dimensions = vectors * DIMENSIONS
+    return HopPlan(config, SCHEDULE, ERROR_CURVE, SPREAD_CURVE, dimensions, vectors, final_step)
 
 
 def move(plan: HopPlan, packet: Packet) -> None:
     """To the end of ``packet``, as if its sections had been told."""
-    plan.advance(packet, CodeState(plan.code_state.sections + 1, (0,)))
+    plan.advance(
+        packet, replace(plan.code_state, sections=plan.code_state.sections + 1, register=0)
+    )
 
 
 def encoder_walk(
-    config: PlanConfig, true_errors: list[float], end: int
+    config: PlanConfig, true_errors: list[float], end: int, vectors: int = 1
 ) -> list[tuple[int, Packet]]:
     """Corrections and packets of an encoder, which asks for another end than its plan's."""
-    plan, walked, error = plan_to(config), [], cycle(true_errors)
+    plan, walked, error = plan_to(config, vectors=vectors), [], cycle(true_errors)
     while plan.t > end:
         correction = plan.correction_for(next(error))
         packet = plan.packet(correction, end)
@@ -69,12 +73,12 @@ def encoder_walk(
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(configs, errors, st.integers(0, 999))
+@given(configs, errors, st.integers(0, 999), st.integers(1, 40))
 def test_both_ends_walk_the_same_packets(
-    config: PlanConfig, true_errors: list[float], end: int
+    config: PlanConfig, true_errors: list[float], end: int, vectors: int
 ) -> None:
-    told = encoder_walk(config, true_errors, end)
-    plan = plan_to(config, end)
+    told = encoder_walk(config, true_errors, end, vectors)
+    plan = plan_to(config, end, vectors)
     for correction, packet in told:
         assert not plan.finished
         assert plan.packet(correction) == packet
@@ -88,17 +92,17 @@ def test_corrections_alone_tell_where_the_hops_end(
     config: PlanConfig, true_errors: list[float], end: int, vectors: int
 ) -> None:
     writer = BitWriter()
-    for correction, packet in encoder_walk(config, true_errors, end):
+    for correction, packet in encoder_walk(config, true_errors, end, vectors):
         if packet.corrected:
             writer.write_unary(correction)
-        writer.write_array(np.ones(vectors * packet.bits), 1)
+        writer.write_array(np.ones(packet.bits), 1)
     data = writer.to_bytes()
     for rest in (b"", b"\xff"):
-        found = hop_stream_bits(plan_to(config, end), vectors, BitReader(data + rest))
+        found = hop_stream_bits(plan_to(config, end, vectors), BitReader(data + rest))
         assert found == writer.bit_length
     if data:
         with pytest.raises(TruncatedStreamError):
-            hop_stream_bits(plan_to(config, end), vectors, BitReader(data[:-1]))
+            hop_stream_bits(plan_to(config, end, vectors), BitReader(data[:-1]))
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
@@ -187,7 +191,7 @@ def test_the_beginning_of_a_packet_is_one_of_a_plan_that_ends_there(
     packet, state = plan.packet(correction), plan.code_state
     part = plan.beginning(packet, bits)
     code = config.code
-    smallest = code.new_bits if state.registers else code.register_bits
+    smallest = code.register_bits if state.register is None else code.new_bits
     if bits < smallest:
         assert part is None
     if part is None:
@@ -231,10 +235,13 @@ def test_asking_for_a_packet_moves_nothing() -> None:
 
 @pytest.mark.parametrize("code_id", sorted(CHANNEL_CODES))
 @pytest.mark.parametrize("correction", [-LARGEST_CORRECTION, LARGEST_CORRECTION])
-def test_no_corrections_make_packets_without_bound(correction: int, code_id: int) -> None:
-    """Whatever a stream claims, a packet's arrays stay small and its numbers finite."""
-    plan = plan_to(PlanConfig(63, 1, code_id))
-    largest = CHANNEL_CODES[code_id].nearest_budget(LARGEST_PACKET_BITS, CodeState())
+@pytest.mark.parametrize("vectors", [1, 12])
+def test_no_corrections_make_packets_without_bound(
+    correction: int, code_id: int, vectors: int
+) -> None:
+    """Whatever a stream claims, a packet's bits and its numbers stay finite."""
+    plan, state = plan_to(PlanConfig(63, 1, code_id), vectors=vectors), CodeState(vectors)
+    largest = CHANNEL_CODES[code_id].nearest_budget(vectors * LARGEST_PACKET_BITS, state)
     while not plan.finished:
         packet = plan.packet(correction if plan.is_due else 0)
         assert packet.bits <= largest
@@ -251,12 +258,14 @@ def test_no_effort_s_packets_come_near_the_largest(effort: int) -> None:
         move(plan, packet)
 
 
+@pytest.mark.parametrize("vectors", [1, 16])
 @pytest.mark.parametrize("growth_index", [0, 8, 63])
-def test_corrections_are_told_at_hops_so_many_bits_apart(growth_index: int) -> None:
-    plan = plan_to(PlanConfig(growth_index, 16, 2))
-    paid, since, passed_over = 0, CORRECTION_INTERVAL_BITS, 0
+def test_corrections_are_told_at_hops_so_many_bits_apart(growth_index: int, vectors: int) -> None:
+    plan = plan_to(PlanConfig(growth_index, 16, 2), vectors=vectors)
+    interval = vectors * CORRECTION_INTERVAL_BITS
+    paid, since, passed_over = 0, interval, 0
     while not plan.finished:
-        far = paid < ALWAYS_CORRECTED_BITS or since >= CORRECTION_INTERVAL_BITS
+        far = paid < vectors * ALWAYS_CORRECTED_BITS or since >= interval
         assert plan.is_due == (plan.at_hop and far)
         # A prediction twice too small is told where a correction is due, else it is not.
         assert plan.correction_for(2.0 * plan.predicted_error()) == (
@@ -294,7 +303,7 @@ def test_the_error_inside_a_hop_follows_from_its_spread(spread: float) -> None:
     # Smaller where more was gained, and from step to step another.
     falling = spread / (1.0 + np.array(GAINS))
     table = falling + np.linspace(0.0, 1.0, 1001)[:, None]
-    plan = HopPlan(PlanConfig(63, 16, 2), SCHEDULE, ERROR_CURVE, table, DIMENSIONS, 0)
+    plan = HopPlan(PlanConfig(63, 16, 2), SCHEDULE, ERROR_CURVE, table, DIMENSIONS, 1, 0)
     checked = 0
     while not plan.finished:
         if plan.at_hop:
@@ -314,7 +323,7 @@ def test_the_error_inside_a_hop_follows_from_its_spread(spread: float) -> None:
 @pytest.mark.parametrize("correction", [-3, 0, 3, 6])
 def test_harder_images_believe_less_of_the_spectrum(correction: int) -> None:
     table = np.full((1001, len(GAINS)), 5.0)
-    plan = HopPlan(PlanConfig(63, 16, 2), SCHEDULE, ERROR_CURVE, table, DIMENSIONS, 0)
+    plan = HopPlan(PlanConfig(63, 16, 2), SCHEDULE, ERROR_CURVE, table, DIMENSIONS, 1, 0)
     while plan.packet(0).runs_on is False:
         move(plan, plan.packet(0))
     first = plan.packet(correction)
@@ -346,6 +355,30 @@ def test_the_first_errors_are_those_of_a_latent_that_knows_nothing() -> None:
     assert ratios[-1] == pytest.approx(1.0, abs=0.02)
 
 
+@pytest.mark.parametrize("effort", EFFORTS)
+@pytest.mark.parametrize("vectors", [2, 16, 500])
+def test_an_image_of_many_vectors_has_fewer_hops_and_more_packets(
+    effort: int, vectors: int
+) -> None:
+    config = effort_level(effort).plan
+    hops, packets = [], []
+    for count in (1, vectors):
+        plan, begun = plan_to(config, vectors=count), [0, 0]
+        while not plan.finished:
+            packet = plan.packet(0)
+            begun[0] += packet.begins_hop
+            begun[1] += 1
+            if count > 1 and not packet.begins_hop and packet.s > 0:
+                # Within what rounding to the grid's steps takes away.
+                assert packet.bits >= count * SMALLEST_VECTOR_BITS / 2
+            move(plan, packet)
+        hops.append(begun[0])
+        packets.append(begun[1])
+    # A beginning is paid once, not for every vector, so hops reach farther.
+    assert hops[1] <= hops[0]
+    assert packets[1] > packets[0]
+
+
 def test_a_hop_of_one_packet_begins_the_code_anew() -> None:
     config = PlanConfig(40, 16, 0)
     plan, code = plan_to(config), CHANNEL_CODES[0]
@@ -355,16 +388,16 @@ def test_a_hop_of_one_packet_begins_the_code_anew() -> None:
         if packet.runs_on:
             parted += 1
             # The first hop that has parts goes on from the last one that has none.
-            assert state.registers
+            assert state.register is not None
         elif packet.s > 0:
             alone += 1
             assert packet.begins_hop
-            assert not state.registers
+            assert state.register is None
             assert (packet.bits - code.register_bits) % code.new_bits == 0
         # Sections are counted through the whole file all the same.
         assert state.sections == sections
         sections += code.sections(packet.bits, state)
-        plan.advance(packet, CodeState(sections, (0,)))
+        plan.advance(packet, CodeState(1, sections, 0))
     assert alone > 3
     assert parted > 10
 
@@ -373,6 +406,6 @@ def test_a_plan_without_parts_begins_the_code_anew_at_every_hop() -> None:
     plan = plan_to(PlanConfig(40, 1, 2))
     while not plan.finished:
         packet = plan.packet(0)
-        assert not plan.code_state.registers
+        assert plan.code_state.register is None
         assert not packet.runs_on
         move(plan, packet)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from diffcodec.codec.tiles import TileLayout, deinterleave, interleave
+from diffcodec.codec.tiles import TileLayout
 from diffcodec.diffusion.process import signal_to_levels
 
 Pixels = NDArray[np.uint8]
@@ -140,20 +140,37 @@ def test_no_seam_is_left_where_windows_err_at_their_edges() -> None:
     assert error[0].min() >= 1.0 - 1e-9
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 16])
-def test_deinterleave_undoes_interleave(count: int) -> None:
-    tiles = np.arange(count * 3 * 4 * 4, dtype=np.float32).reshape(count, 3, 4, 4)
-    vectors = interleave(tiles)
-    assert vectors.shape == (count, 48)
-    np.testing.assert_array_equal(deinterleave(vectors, tiles.shape), tiles)
+@pytest.mark.parametrize(("height", "width"), [(16, 16), (5, 7), (17, 16), (40, 53), (3, 200)])
+def test_collecting_undoes_dealing(height: int, width: int) -> None:
+    layout = TileLayout(height, width, 3, 16)
+    tiles = np.arange(layout.count * 768, dtype=np.float32).reshape(-1, 3, 16, 16)
+    vectors = layout.deal(tiles)
+    assert vectors.shape == (layout.vectors, 768)
+    assert layout.vectors == -(-height * width // 256)
+    assert vectors.flags.c_contiguous
+    padding = -np.arange(1, layout.padding_dimensions + 1, dtype=np.float32)
+    collected, inside = layout.collect(vectors, padding), layout.inside()[:, None]
+    np.testing.assert_array_equal(np.where(inside, collected, 0), np.where(inside, tiles, 0))
+    np.testing.assert_array_equal(collected[np.broadcast_to(~inside, tiles.shape)], padding)
 
 
-@pytest.mark.parametrize("count", [1, 2, 5, 16])
-def test_every_vector_is_a_mosaic_of_all_tiles(count: int) -> None:
-    number = np.broadcast_to(
-        np.arange(count, dtype=np.float64)[:, None, None, None], (count, 3, 4, 4)
-    )
-    for vector in interleave(number):
-        shares = np.bincount(vector.astype(int), minlength=count)
-        assert shares.min() >= 48 // count
-        assert shares.max() <= -(-48 // count)
+def test_a_whole_tile_is_a_vector_as_it_is() -> None:
+    tiles = np.random.default_rng(0).normal(size=(1, 3, 16, 16))
+    np.testing.assert_array_equal(TileLayout(16, 16, 3, 16).deal(tiles), tiles.reshape(1, -1))
+
+
+def test_only_the_image_s_own_coordinates_are_dealt() -> None:
+    layout = TileLayout(17, 33, 1, 16)
+    dealt = layout.deal(np.where(layout.inside()[:, None], 1.0, np.nan).repeat(3, axis=1))
+    assert dealt.sum() == layout.image_dimensions == 3 * 17 * 33
+    assert layout.padding_dimensions == 6 * 768 - 3 * 17 * 33
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(1, 2), (1, 5), (4, 4)])
+def test_every_vector_has_its_share_of_every_tile(rows: int, columns: int) -> None:
+    layout = TileLayout(16 * rows, 16 * columns, 3, 16)
+    number = np.repeat(np.arange(layout.count), 768).reshape(-1, 3, 16, 16)
+    for vector in layout.deal(number):
+        shares = np.bincount(vector, minlength=layout.count)
+        assert shares.min() >= 768 // layout.count
+        assert shares.max() <= -(-768 // layout.count)
