@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +21,7 @@ from diffcodec.codec.effort import (
     effort_for_evaluations,
     effort_level,
 )
+from diffcodec.codec.tiles import TileLayout
 
 if TYPE_CHECKING:
     import numpy as np
@@ -197,7 +198,7 @@ def command(
 
     codec_model = load_codec_model(folder)
     ledger = bits == LEDGER or verbose or as_json
-    chosen = _effort(codec_model, effort, steps)
+    chosen = _effort(codec_model, effort, steps, images.values())
     settings = EncoderSettings.for_effort(chosen, bpd=budget, trace=ledger)
     work = _EncodeWork(images, folder, settings, verify)
     reports = []
@@ -259,10 +260,17 @@ def _refuse_clashes(inputs: tuple[str, ...], targets: list[str], force: bool) ->
         files.check_target(source, target, force)
 
 
-def _effort(model: "CodecModel", effort: int, steps: int | None) -> Effort:
+def _effort(
+    model: "CodecModel", effort: int, steps: int | None, images: "Iterable[NDArray[np.uint8]]"
+) -> Effort:
     if steps is None:
         return effort_level(effort)
-    chosen, evaluations = effort_for_evaluations(model, steps)
+    # What is enough for the largest image is enough for all.
+    vectors = 1
+    for pixels in images:
+        height, width, channels = pixels.shape
+        vectors = max(vectors, TileLayout(height, width, channels, model.tile_side).vectors)
+    chosen, evaluations = effort_for_evaluations(model, steps, vectors)
     if evaluations > steps:
         raise click.UsageError(
             f"--steps {steps} is too few for this model: expected at least {evaluations}."

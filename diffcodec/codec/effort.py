@@ -61,8 +61,13 @@ def effort_level(effort: int) -> Effort:
     return _LEVELS[effort]
 
 
-def effort_for_evaluations(model: "CodecModel", evaluations: int) -> tuple[Effort, int]:
+def effort_for_evaluations(
+    model: "CodecModel", evaluations: int, vectors: int = 1
+) -> tuple[Effort, int]:
     """What makes the best lossless file of an average image in a number of evaluations.
+
+    Args:
+        vectors: of the channel code (`TileLayout.vectors`); of several, plans have more hops.
 
     Returns:
         The effort and its evaluations; more than was asked for if none takes as few.
@@ -71,14 +76,20 @@ def effort_for_evaluations(model: "CodecModel", evaluations: int) -> tuple[Effor
     from diffcodec.codec.encoder import HANDOVER_GAMMA
 
     final_step = model.schedule.step_at_gamma(HANDOVER_GAMMA)
-    dimensions = TILE_CHANNELS * model.tile_side**2
+    dimensions = vectors * TILE_CHANNELS * model.tile_side**2
     default = effort_level(DEFAULT_EFFORT)
     share = max(1, evaluations // EVALUATIONS_PER_GROUP)
     groups = min(default.groups, model.most_groups, share)
     for growth_index in GROWTH_INDICES:
         config = replace(default.plan, growth_index=growth_index)
         plan = HopPlan(
-            config, model.schedule, model.error_curve, model.spread_curve, dimensions, 1, final_step
+            config,
+            model.schedule,
+            model.error_curve,
+            model.spread_curve,
+            dimensions,
+            vectors,
+            final_step,
         )
         needed = count_evaluations(plan) + groups - 1
         if needed <= evaluations:

@@ -20,10 +20,10 @@ BESIDE = TileLayout(16, 2 * 16, 3, side=16)
 """Two tiles in one window."""
 
 
-def hop_plan(config: PlanConfig, model: CodecModel, final_step: int) -> HopPlan:
-    return HopPlan(
-        config, model.schedule, model.error_curve, model.spread_curve, 3 * 16 * 16, 1, final_step
-    )
+def hop_plan(config: PlanConfig, model: CodecModel, final_step: int, vectors: int = 1) -> HopPlan:
+    curves = model.error_curve, model.spread_curve
+    dimensions = vectors * 3 * 16 * 16
+    return HopPlan(config, model.schedule, *curves, dimensions, vectors, final_step)
 
 
 def assert_equal(found: PixelEstimate, expected: PixelEstimate) -> None:
@@ -151,19 +151,21 @@ def test_there_is_no_other_effort(effort: int) -> None:
         effort_level(effort)
 
 
+@pytest.mark.parametrize("vectors", [1, 9])
 @pytest.mark.parametrize("wanted", [20, 40, 80])
 def test_an_effort_for_a_number_of_evaluations_comes_close_from_below(
-    wanted: int, chosen: CodecModel
+    wanted: int, vectors: int, chosen: CodecModel
 ) -> None:
-    effort, needed = effort_for_evaluations(chosen, wanted)
+    effort, needed = effort_for_evaluations(chosen, wanted, vectors)
     final_step = chosen.schedule.step_at_gamma(HANDOVER_GAMMA)
     of_pixels = effort.groups - 1
-    hops = hop_plan(effort.plan, chosen, final_step)
+    hops = hop_plan(effort.plan, chosen, final_step, vectors)
     assert needed == count_evaluations(hops) + of_pixels
     assert 0.7 * wanted <= needed <= wanted
     if effort.plan.growth_index:
         finer = dataclasses.replace(effort.plan, growth_index=effort.plan.growth_index - 1)
-        assert count_evaluations(hop_plan(finer, chosen, final_step)) + of_pixels > wanted
+        hops = hop_plan(finer, chosen, final_step, vectors)
+        assert count_evaluations(hops) + of_pixels > wanted
 
 
 def test_evaluations_are_shared_with_the_groups_that_the_model_can_do(
