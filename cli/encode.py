@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,13 +39,14 @@ class _EncodeWork:
 
     Attributes:
         images: of all inputs, uint8 [H, W, C].
+        settings: of each input.
         folder: of the model.
         verify: whether each file is decoded before it counts.
     """
 
     images: "Mapping[str, NDArray[np.uint8]]"
+    settings: "Mapping[str, EncoderSettings]"
     folder: Path
-    settings: "EncoderSettings"
     verify: bool
 
     @cached_property
@@ -65,7 +66,7 @@ class _EncodeWork:
         from diffcodec.codec.encoder import encode_image
         from diffcodec.codec.verification import verify_encoding
 
-        encoded = encode_image(self.images[source], model, self.settings, on_step)
+        encoded = encode_image(self.images[source], model, self.settings[source], on_step)
         if self.verify:
             verify_encoding(encoded, self.images[source], model, files.display_name(source))
         return encoded
@@ -198,9 +199,13 @@ def command(
 
     codec_model = load_codec_model(folder)
     ledger = bits == LEDGER or verbose or as_json
-    chosen = _effort(codec_model, effort, steps, images.values())
-    settings = EncoderSettings.for_effort(chosen, bpd=budget, trace=ledger)
-    work = _EncodeWork(images, folder, settings, verify)
+    settings = {
+        source: EncoderSettings.for_effort(
+            _effort(codec_model, effort, steps, pixels), bpd=budget, trace=ledger
+        )
+        for source, pixels in images.items()
+    }
+    work = _EncodeWork(images, settings, folder, verify)
     reports = []
     for source, target, encoded in zip(
         inputs, targets, _encoded(work, codec_model, jobs, terminal), strict=True
@@ -261,16 +266,13 @@ def _refuse_clashes(inputs: tuple[str, ...], targets: list[str], force: bool) ->
 
 
 def _effort(
-    model: "CodecModel", effort: int, steps: int | None, images: "Iterable[NDArray[np.uint8]]"
+    model: "CodecModel", effort: int, steps: int | None, pixels: "NDArray[np.uint8]"
 ) -> Effort:
     if steps is None:
         return effort_level(effort)
-    # What is enough for the largest image is enough for all.
-    vectors = 1
-    for pixels in images:
-        height, width, channels = pixels.shape
-        vectors = max(vectors, TileLayout(height, width, channels, model.tile_side).vectors)
-    chosen, evaluations = effort_for_evaluations(model, steps, vectors)
+    height, width, channels = pixels.shape
+    layout = TileLayout(height, width, channels, model.tile_side)
+    chosen, evaluations = effort_for_evaluations(model, steps, layout)
     if evaluations > steps:
         raise click.UsageError(
             f"--steps {steps} is too few for this model: expected at least {evaluations}."

@@ -6,8 +6,8 @@ Imports no torch, so that commands can name levels in their options.
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from diffcodec.codec.plan import HopPlan, PlanConfig, count_evaluations
-from diffcodec.codec.tiles import TILE_CHANNELS
+from diffcodec.codec.plan import PlanConfig, count_evaluations
+from diffcodec.codec.tiles import TileLayout
 
 if TYPE_CHECKING:
     from diffcodec.codec.model import CodecModel
@@ -62,36 +62,27 @@ def effort_level(effort: int) -> Effort:
 
 
 def effort_for_evaluations(
-    model: "CodecModel", evaluations: int, vectors: int = 1
+    model: "CodecModel", evaluations: int, layout: TileLayout
 ) -> tuple[Effort, int]:
     """What makes the best lossless file of an average image in a number of evaluations.
 
     Args:
-        vectors: of the channel code (`TileLayout.vectors`); of several, plans have more hops.
+        layout: of the image; plans of more than one vector have more hops.
 
     Returns:
         The effort and its evaluations; more than was asked for if none takes as few.
     """
-    # Here, since it brings torch along, as the model that is given has done.
+    # Here, since they bring torch along, as the model that is given has done.
     from diffcodec.codec.encoder import HANDOVER_GAMMA
+    from diffcodec.codec.reverse import plan_of
 
     final_step = model.schedule.step_at_gamma(HANDOVER_GAMMA)
-    dimensions = vectors * TILE_CHANNELS * model.tile_side**2
     default = effort_level(DEFAULT_EFFORT)
     share = max(1, evaluations // EVALUATIONS_PER_GROUP)
     groups = min(default.groups, model.most_groups, share)
     for growth_index in GROWTH_INDICES:
         config = replace(default.plan, growth_index=growth_index)
-        plan = HopPlan(
-            config,
-            model.schedule,
-            model.error_curve,
-            model.spread_curve,
-            dimensions,
-            vectors,
-            final_step,
-        )
-        needed = count_evaluations(plan) + groups - 1
+        needed = count_evaluations(plan_of(model, layout, config, final_step)) + groups - 1
         if needed <= evaluations:
             break
     return Effort(config, groups), needed

@@ -1,12 +1,12 @@
 """The model as the codec sees it: a denoiser evaluated the same way at both ends."""
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import torch
@@ -154,8 +154,34 @@ class CodecModel:
         """
         gamma = torch.full((1,), float(self.schedule.gamma[t]), dtype=torch.float32)
         masks = known or [np.zeros(window.shape[1:], dtype=bool) for window in windows]
+        evaluate = partial(self._evaluate, gamma=gamma)
         with full_precision():
-            yield from _evaluators().map(self._evaluate, windows, masks, itertools.repeat(gamma))
+            self._warm_up(windows, masks, evaluate)
+            yield from _evaluators().map(evaluate, windows, masks)
+
+    def _warm_up(
+        self,
+        windows: Sequence[Float64],
+        masks: Sequence[NDArray[np.bool_]],
+        evaluate: Callable[[Float64, NDArray[np.bool_]], Float64],
+    ) -> None:
+        """See a window of each new shape alone, by a worker, and forget what is said of it.
+
+        What libraries do at their first call is no business of several threads: where the first
+        windows of a process were evaluated side by side, one process in a few hundred had other
+        last digits, once (docs/performance.md, Threads).
+        """
+        if len(windows) == 1:
+            return
+        for window, mask in zip(windows, masks, strict=True):
+            if window.shape not in self._seen:
+                _evaluators().submit(evaluate, window, mask).result()
+                self._seen.add(window.shape)
+
+    @cached_property
+    def _seen(self) -> set[tuple[int, ...]]:
+        """Shapes of windows that this process has evaluated."""
+        return set()
 
     @torch.inference_mode()
     def _evaluate(self, window: Float64, known: NDArray[np.bool_], gamma: torch.Tensor) -> Float64:
@@ -186,8 +212,16 @@ def full_precision() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _evaluators() -> ThreadPoolExecutor:
-    """As many workers as torch has threads, each of which evaluates with one thread."""
-    return ThreadPoolExecutor(torch.get_num_threads(), "evaluator", initializer=_be_one_thread)
+    """As many workers as torch has threads, each of which evaluates with one thread.
+
+    All of them have begun: none changes torch's settings while another evaluates.
+    """
+    count = torch.get_num_threads()
+    workers = ThreadPoolExecutor(count, "evaluator", initializer=_be_one_thread)
+    together = Barrier(count)
+    for begun in [workers.submit(together.wait) for _ in range(count)]:
+        begun.result()
+    return workers
 
 
 def _be_one_thread() -> None:

@@ -2,7 +2,7 @@
 
 A hop is what happens between two evaluations of the network. It is cut into parts, one packet each,
 between which x̂_0 is updated without the network. Hops grow in proportion to the bits already paid
-(design.md §4), and a packet ends where the KL, at the error that both ends agree on, is what its
+(docs/coding.md), and a packet ends where the KL, at the error that both ends agree on, is what its
 bits buy; so an image that is harder than the average takes more hops, not larger ones.
 """
 
@@ -23,10 +23,11 @@ Float64 = NDArray[np.float64]
 
 GROWTH_UNIT = 1.0 / 128.0
 SMALLEST_HOP_BITS = 28
-HOP_OFFSET_BITS = 64
 SMALLEST_PART_BITS = 28
 SMALLEST_VECTOR_BITS = 14
-"""For each vector, fewest bits of a hop and of a part: those of the whole image are soon enough."""
+"""For each vector, fewest bits of a hop and of a part, where that is more than those two. All bits
+below are for each vector, too."""
+HOP_OFFSET_BITS = 64
 CORRECTIONS_PER_OCTAVE = 3
 LARGEST_CORRECTION = 24
 CORRECTION_INTERVAL_BITS = 80
@@ -34,7 +35,7 @@ ALWAYS_CORRECTED_BITS = 100
 """So early in a file a hop changes x̂_0's error by more than its mean over images tells."""
 LAG_BITS = 28
 """z_T knows nothing of the image, z ~ q(z_T | x) of the error curve does: x̂_0 from it has twice
-the curve's error, and 1 + LAG_BITS/(LAG_BITS + B) times once B bits have been paid."""
+the curve's error, and 1 + LAG_BITS/(LAG_BITS + B) times once B bits have been paid for each."""
 SMALLEST_ERROR = 2.0**-40
 LARGEST_ERROR = 4.0
 """Signals lie in [−1, 1], so no error is larger: a stream cannot ask for ever larger packets."""

@@ -75,7 +75,6 @@ class ReverseProcess:
     ) -> None:
         self._model, self._layout = model, layout
         self._inside = layout.inside()
-        self._shape = (layout.count, TILE_CHANNELS, layout.side, layout.side)
         self._code = config.code.searching_with(inverse_fft)
         self._estimate: PixelEstimate | None = None
         self._estimate_step: int | None = None
@@ -83,7 +82,8 @@ class ReverseProcess:
         self._hop_z: Float64 | None = None
         self._x_hat: Float64 | None = None
         self.evaluations = 0
-        self.z: Float64 = SharedNoise(PRIOR_NOISE_DOMAIN).normal(0, self._shape).astype(np.float64)
+        shape = (layout.count, TILE_CHANNELS, layout.side, layout.side)
+        self.z: Float64 = SharedNoise(PRIOR_NOISE_DOMAIN).normal(0, shape).astype(np.float64)
         self.plan = plan_of(model, layout, config, final_step)
 
     def fork(self) -> "ReverseProcess":
@@ -129,11 +129,7 @@ class ReverseProcess:
         return float(np.sum(self._difference(x) ** 2))
 
     def _difference(self, x: Float64) -> Float64:
-        """x − x̂_0, but 0 in the padding.
-
-        Nobody will see that: x is taken to be what the network says of it, which no packet has to
-        tell, and z becomes a sample of the model's there.
-        """
+        """x − x̂_0, but 0 in the padding, which nobody will see and no packet tells."""
         return np.where(self._inside[:, None], x - self.x_hat(), 0.0)
 
     def tell(self, packet: Packet, x: Float64, writer: BitWriter) -> None:

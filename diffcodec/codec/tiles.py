@@ -31,8 +31,8 @@ the smaller, the more processors can share an image (docs/coding.md, Images of s
 class TileLayout:
     """How an image of ``height`` × ``width`` × ``channels`` is cut into tiles of side ``side``.
 
-    The image is padded to whole tiles by replicating its right and lower edges; tiles are counted
-    row by row. A gray image is coded as three equal channels.
+    Tiles are counted row by row; those at the right and lower edges are padded, with what no
+    packet tells. A gray image is coded as three equal channels.
     """
 
     height: int

@@ -37,7 +37,9 @@ CODEBOOK_DOMAIN = 0x636F6465626F6F6B
 
 # Products of spectra are computed this many float32 at a time: they stay in the second-level cache.
 _PRODUCT_SIZE = 1 << 17
-# Sections searched or added up at a time, before those looked ahead at: 35 MB of correlations.
+# A search has tables of at most so many float32, 64 MiB: longer packets are searched in blocks.
+_TABLE_SIZE = 1 << 24
+# Sections added up at a time by a decoder, so that memory does not grow with a packet.
 _BLOCK_SECTIONS = 256
 
 
@@ -46,7 +48,7 @@ class CodeState:
     """Where a stream of packets stands; each packet begins where the one before it ended.
 
     Attributes:
-        vectors: G, how many every packet tells of.
+        vectors: V, how many every packet tells of.
         sections: sections, or whatever a code counts, told so far.
         register: what the next section's codeword depends on; None where the code begins anew.
     """
@@ -65,7 +67,7 @@ class CodeState:
 
 
 class ChannelCode(Protocol):
-    """What the codec asks of a relative-entropy coder; G vectors of n coordinates at a time.
+    """What the codec asks of a relative-entropy coder; V vectors of n coordinates at a time.
 
     Budgets are bits of a packet, of all vectors, and KL is that of all vectors.
     """
@@ -106,7 +108,7 @@ class ChannelCode(Protocol):
         *,
         runs_on: bool = True,
     ) -> tuple[Float32, CodeState]:
-        """Write codes for ``delta``, float32[G, n]; the c that ``decode`` will give, and after.
+        """Write codes for ``delta``, float32[V, n]; the c that ``decode`` will give, and after.
 
         ``runs_on`` says whether a packet for nearly the same δ goes on where this one ends.
         """
@@ -119,7 +121,7 @@ class ChannelCode(Protocol):
         state: CodeState,
         reader: BitReader,
     ) -> tuple[Float32, CodeState]:
-        """Read codes for G vectors: c, float32[G, n], unit noise that leans to δ, and after.
+        """Read codes for V vectors: c, float32[V, n], unit noise that leans to δ, and after.
 
         ``dimension`` is n.
         """
@@ -156,10 +158,10 @@ def _codebook_spectrum(bank_size: int, dimension: int) -> Spectra:
 
 @dataclass(frozen=True)
 class TrellisCode:
-    """Circulant codebooks on a trellis: design.md §3.
+    """Circulant codebooks on a trellis: docs/format.md, Channel code.
 
-    A stream's sections go to the G vectors in turn, section j to vector j mod G; a packet has at
-    least G of them. A section's register R has ``register_bits`` = ν bits, of which ``new_bits`` =
+    A stream's sections go to the V vectors in turn, section j to vector j mod V; a packet has at
+    least V of them. A section's register R has ``register_bits`` = ν bits, of which ``new_bits`` =
     k are new: R_j = (R_{j−1} · 2^k + new) mod 2^ν. Its codeword number is R rotated right by k
     places; the number's top bit is set for a minus sign, the rest m names vector ⌊m/n⌋ of the bank,
     rolled by m mod n places. Where the code begins anew the first section costs ν bits, every other
@@ -202,7 +204,7 @@ class TrellisCode:
         return replace(self, inverse_fft=inverse_fft)
 
     def budget_bits(self, sections: int, state: CodeState) -> int:
-        """What ``sections`` ≥ G further sections cost."""
+        """What ``sections`` ≥ V further sections cost."""
         start = 0 if state.register is not None else self.register_bits - self.new_bits
         return start + self.new_bits * sections
 
@@ -248,7 +250,7 @@ class TrellisCode:
         *,
         runs_on: bool = True,
     ) -> tuple[Float32, CodeState]:
-        """Write ``bits`` bits for the rows of ``delta``, float32[G, n]; return ``decode``'s c.
+        """Write ``bits`` bits for the rows of ``delta``, float32[V, n]; return ``decode``'s c.
 
         A long packet is searched in blocks, each as if the next were another packet.
 
@@ -258,23 +260,23 @@ class TrellisCode:
         count, dimension = delta.shape
         if count != state.vectors:
             raise ValueError(f"expected {state.vectors} vectors, found {count}")
-        told = state.following(self.sections(bits, state))
+        told, register = state.following(self.sections(bits, state)), state.register
         end = told.stop + (self.lookahead if runs_on else 0)
-        registers = np.empty(len(told), dtype=np.int64)
-        register = state.register
-        for block in _blocks(told):
+        total = np.zeros(delta.shape, dtype=np.float32)
+        most = _TABLE_SIZE // (self._bank_size(dimension) * dimension) - self.lookahead
+        for block in _blocks(told, max(1, most)):
             searched = range(block.start, min(block.stop + self.lookahead, end))
+            signs = _signs(noise, searched, dimension)
             rows = delta[np.arange(searched.start, searched.stop) % count]
-            path = self._search(rows, _signs(noise, searched, dimension), register)
-            registers[block.start - told.start : block.stop - told.start] = path[: len(block)]
-            register = int(path[len(block) - 1])
-        fresh = registers
-        if state.register is None:
-            writer.write_array(registers[:1], self.register_bits)
-            fresh = registers[1:]
-        writer.write_array(fresh & ((1 << self.new_bits) - 1), self.new_bits)
-        code = self._sum_codewords(registers, told, noise, (count, dimension))
-        return code, replace(state, sections=told.stop, register=register)
+            registers = self._search(rows, signs, register)[: len(block)]
+            if register is None:
+                writer.write_array(registers[:1], self.register_bits)
+            fresh = registers if register is not None else registers[1:]
+            writer.write_array(fresh & ((1 << self.new_bits) - 1), self.new_bits)
+            self._add_codewords(total, block, registers, signs)
+            register = int(registers[-1])
+        total /= _roots(told, count)
+        return total, replace(state, sections=told.stop, register=register)
 
     def decode(
         self,
@@ -284,22 +286,26 @@ class TrellisCode:
         state: CodeState,
         reader: BitReader,
     ) -> tuple[Float32, CodeState]:
-        """Read ``bits`` bits for G vectors: c, float32[G, n], the same on every platform.
+        """Read ``bits`` bits for V vectors: c, float32[V, n], the same on every platform.
 
         Raises TruncatedStreamError where the reader ends, ValueError for an impossible budget.
         """
-        told = state.following(self.sections(bits, state))
-        registers = np.empty(len(told), dtype=np.int64)
-        register, begun = state.register, 0
-        if register is None:
-            register = registers[0] = reader.read(self.register_bits)
-            begun = 1
-        new = reader.read_array(len(told) - begun, self.new_bits)
-        for section, value in enumerate(new.tolist(), start=begun):
-            register = (register << self.new_bits | value) & ((1 << self.register_bits) - 1)
-            registers[section] = register
-        code = self._sum_codewords(registers, told, noise, (state.vectors, dimension))
-        return code, replace(state, sections=told.stop, register=register)
+        told, register = state.following(self.sections(bits, state)), state.register
+        reader.require(bits)
+        mask = (1 << self.register_bits) - 1
+        total = np.zeros((state.vectors, dimension), dtype=np.float32)
+        for block in _blocks(told, _BLOCK_SECTIONS):
+            registers: list[int] = []
+            if register is None:
+                registers.append(reader.read(self.register_bits))
+                register = registers[0]
+            for value in reader.read_array(len(block) - len(registers), self.new_bits).tolist():
+                register = (register << self.new_bits | value) & mask
+                registers.append(register)
+            signs = _signs(noise, block, dimension)
+            self._add_codewords(total, block, np.array(registers), signs)
+        total /= _roots(told, state.vectors)
+        return total, replace(state, sections=told.stop, register=register)
 
     def _bank_size(self, dimension: int) -> int:
         return -(-(1 << self.register_bits) // (2 * dimension))
@@ -312,34 +318,22 @@ class TrellisCode:
         high = (registers & ((1 << self.new_bits) - 1)) << (self.register_bits - self.new_bits)
         return high | (registers >> self.new_bits)
 
-    def _sum_codewords(
-        self,
-        registers: NDArray[np.int64],
-        told: range,
-        noise: SharedNoise,
-        shape: tuple[int, int],
-    ) -> Float32:
-        """c = Σ_j signs_j · c_j/√L of each vector, L its sections: float32[G, n] of ``shape``.
-
-        Sums are float32, in the order of the sections ``told``.
-        """
-        vectors, dimension = shape
+    def _add_codewords(
+        self, total: Float32, sections: range, registers: NDArray[np.int64], signs: Float32
+    ) -> None:
+        """Add signs_j · c_j to its vector's row of ``total``, float32[V, n], section by section."""
+        vectors, dimension = total.shape
         bank = _codebook(self._bank_size(dimension), dimension)
         half = 1 << (self.register_bits - 1)
-        total = np.zeros(shape, dtype=np.float32)
-        numbers = iter(self._codeword_number(registers).tolist())
-        for block in _blocks(told):
-            for section, flips in zip(block, _signs(noise, block, dimension), strict=True):
-                row, number = total[section % vectors], next(numbers)
-                vector, shift = divmod(number % half, dimension)
-                codeword = bank[vector, dimension - shift : 2 * dimension - shift] * flips
-                if number < half:
-                    row += codeword
-                else:
-                    row -= codeword
-        counts = np.bincount(np.arange(told.start, told.stop) % vectors, minlength=vectors)
-        total /= np.sqrt(counts.astype(np.float32))[:, None]
-        return total
+        numbers = self._codeword_number(registers).tolist()
+        for section, number, flips in zip(sections, numbers, signs, strict=False):
+            row = total[section % vectors]
+            vector, shift = divmod(number % half, dimension)
+            codeword = bank[vector, dimension - shift : 2 * dimension - shift] * flips
+            if number < half:
+                row += codeword
+            else:
+                row -= codeword
 
     def _correlations(self, delta: Float32, signs: Float32) -> Float32:
         """⟨δ_j · signs_j, codeword m⟩ for all shifts of the bank: float32[L, B·n], this thread's.
@@ -428,10 +422,17 @@ def _workspace(name: str, shape: tuple[int, ...]) -> Float32:
     return array[:size].reshape(shape)
 
 
-def _blocks(sections: range) -> Iterator[range]:
-    """``sections`` in blocks, so that memory does not grow with a packet."""
-    for start in range(sections.start, sections.stop, _BLOCK_SECTIONS):
-        yield range(start, min(start + _BLOCK_SECTIONS, sections.stop))
+def _blocks(sections: range, size: int) -> Iterator[range]:
+    """``sections``, at most ``size`` of them at a time."""
+    for start in range(sections.start, sections.stop, size):
+        yield range(start, min(start + size, sections.stop))
+
+
+def _roots(sections: range, vectors: int) -> Float32:
+    """√L of each vector, L how many of ``sections`` tell of it: float32[V, 1]."""
+    whole, rest = divmod(len(sections), vectors)
+    first = (np.arange(vectors) - sections.start) % vectors < rest
+    return np.sqrt((whole + first).astype(np.float32))[:, None]
 
 
 def _signs(noise: SharedNoise, sections: range, dimension: int) -> Float32:

@@ -102,7 +102,7 @@ class PoissonCode:
         *,
         runs_on: bool = True,
     ) -> tuple[Float32, CodeState]:
-        """Write codes for ``delta``, float32[G, n]; return ``decode``'s c."""
+        """Write codes for ``delta``, float32[V, n]; return ``decode``'s c."""
         noise, one = noise.substream(state.sections), bits // state.vectors
         chunks, rice = self._chunks(one), self._rice_parameter(one)
         code = np.empty(delta.shape, dtype=np.float32)
@@ -123,7 +123,7 @@ class PoissonCode:
         state: CodeState,
         reader: BitReader,
     ) -> tuple[Float32, CodeState]:
-        """Read codes for G vectors: c, float32[G, n]. Raises TruncatedStreamError at the end."""
+        """Read codes for V vectors: c, float32[V, n]. Raises TruncatedStreamError at the end."""
         noise, one = noise.substream(state.sections), bits // state.vectors
         chunks, rice = self._chunks(one), self._rice_parameter(one)
         code = np.empty((state.vectors, dimension), dtype=np.float32)

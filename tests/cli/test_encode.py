@@ -309,6 +309,18 @@ def test_steps_choose_the_plan(
     assert "--steps 1" in one_line_error(capsys)
 
 
+def test_steps_choose_each_image_s_plan_by_itself(
+    encode: Encode, tmp_path: Path, smooth_image: Callable[..., NDArray[np.uint8]]
+) -> None:
+    paths = [tmp_path / "one.png", tmp_path / "nine.png"]
+    for path, side in zip(paths, (16, 48), strict=True):
+        path.write_bytes(png_bytes(smooth_image(side, side, 3, seed=3)))
+    assert encode("--steps", "40", *paths) == 0
+    together = [path.with_suffix(".dfc").read_bytes() for path in paths]
+    assert encode("-f", "--steps", "40", paths[0]) == 0
+    assert paths[0].with_suffix(".dfc").read_bytes() == together[0]
+
+
 @pytest.mark.parametrize(
     "arguments", [["--effort", "0"], ["--effort", "10"], ["--steps", "0"], ["--steps", "many"]]
 )

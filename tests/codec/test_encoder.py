@@ -122,7 +122,7 @@ def test_a_budget_is_kept_and_used(
     assert encoded.header.last_stage is LastStage.NONE
     assert encoded.bpd <= bpd
     assert encoded.bpd == bits_per_dimension(8 * len(encoded.data), pixels.size)
-    # One packet of one section for every tile, and the rounding to bytes, may be left.
+    # One packet of one section for every vector, and the rounding to bytes, may be left.
     assert len(encoded.data) >= min(0.95 * bpd * pixels.size / 8, bpd * pixels.size / 8 - 4)
     frame = decode(encoded.data)
     assert not frame.exact

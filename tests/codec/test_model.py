@@ -8,7 +8,8 @@ import torch
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_for_evaluations, effort_level
 from diffcodec.codec.encoder import HANDOVER_GAMMA
 from diffcodec.codec.model import CodecModel, PixelEstimate
-from diffcodec.codec.plan import HopPlan, PlanConfig, count_evaluations
+from diffcodec.codec.plan import count_evaluations
+from diffcodec.codec.reverse import plan_of
 from diffcodec.codec.tiles import TileLayout
 from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError
@@ -18,12 +19,6 @@ from diffcodec.model.denoiser import Denoiser
 RANDOM = np.random.default_rng(0)
 BESIDE = TileLayout(16, 2 * 16, 3, side=16)
 """Two tiles in one window."""
-
-
-def hop_plan(config: PlanConfig, model: CodecModel, final_step: int, vectors: int = 1) -> HopPlan:
-    curves = model.error_curve, model.spread_curve
-    dimensions = vectors * 3 * 16 * 16
-    return HopPlan(config, model.schedule, *curves, dimensions, vectors, final_step)
 
 
 def assert_equal(found: PixelEstimate, expected: PixelEstimate) -> None:
@@ -128,10 +123,39 @@ def test_a_spectrum_of_other_channels_is_refused(model: CodecModel) -> None:
         CodecModel(checkpoint)
 
 
+def test_the_first_window_of_a_new_shape_is_seen_alone(
+    model: CodecModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever libraries do at their first call, no two threads do it at once."""
+    fresh = CodecModel(model.checkpoint)
+    seen, busy, most = [], [], []
+    evaluate = CodecModel._evaluate
+
+    def watched(self: CodecModel, window: np.ndarray, *known: np.ndarray, **gamma: torch.Tensor):
+        busy.append(window.shape)
+        most.append((window.shape not in seen, len(busy)))
+        seen.append(window.shape)
+        said = evaluate(self, window, *known, **gamma)
+        busy.remove(window.shape)
+        return said
+
+    monkeypatch.setattr(CodecModel, "_evaluate", watched)
+    layout = TileLayout(16, 5 * 16, 3, side=16)
+    z = RANDOM.standard_normal((5, 3, 16, 16))
+    first = fresh.estimate(z, 500, layout)
+    assert [count for new, count in most if new] == [1, 1]
+    # Two shapes, each seen once more than it has windows.
+    assert len(most) == len(layout.windows) + 2
+    assert_equal(fresh.estimate(z, 500, layout), first)
+    assert len(most) == 2 * len(layout.windows) + 2
+    fresh.estimate(z[:1], 500, TileLayout(16, 16, 3, side=16))
+    assert len(most) == 2 * len(layout.windows) + 3
+
+
 def test_more_effort_is_more_evaluations_groups_or_a_stronger_code(model: CodecModel) -> None:
     final_step = model.schedule.step_at_gamma(HANDOVER_GAMMA)
     levels = [effort_level(effort) for effort in EFFORTS]
-    counts = [count_evaluations(hop_plan(level.plan, model, final_step)) for level in levels]
+    counts = [count_evaluations(plan_of(model, BESIDE, level.plan, final_step)) for level in levels]
     registers = [level.plan.code.register_bits for level in levels]
     for before, after in pairwise(range(len(levels))):
         assert (
@@ -151,34 +175,37 @@ def test_there_is_no_other_effort(effort: int) -> None:
         effort_level(effort)
 
 
-@pytest.mark.parametrize("vectors", [1, 9])
+@pytest.mark.parametrize("size", [(16, 16), (15, 16), (48, 40)])
 @pytest.mark.parametrize("wanted", [20, 40, 80])
 def test_an_effort_for_a_number_of_evaluations_comes_close_from_below(
-    wanted: int, vectors: int, chosen: CodecModel
+    wanted: int, size: tuple[int, int], chosen: CodecModel
 ) -> None:
-    effort, needed = effort_for_evaluations(chosen, wanted, vectors)
+    layout = TileLayout(*size, 3, side=16)
+    effort, needed = effort_for_evaluations(chosen, wanted, layout)
     final_step = chosen.schedule.step_at_gamma(HANDOVER_GAMMA)
     of_pixels = effort.groups - 1
-    hops = hop_plan(effort.plan, chosen, final_step, vectors)
+    hops = plan_of(chosen, layout, effort.plan, final_step)
     assert needed == count_evaluations(hops) + of_pixels
     assert 0.7 * wanted <= needed <= wanted
     if effort.plan.growth_index:
         finer = dataclasses.replace(effort.plan, growth_index=effort.plan.growth_index - 1)
-        hops = hop_plan(finer, chosen, final_step, vectors)
+        hops = plan_of(chosen, layout, finer, final_step)
         assert count_evaluations(hops) + of_pixels > wanted
 
 
 def test_evaluations_are_shared_with_the_groups_that_the_model_can_do(
     model: CodecModel, pixel_model: CodecModel
 ) -> None:
-    assert effort_for_evaluations(model, 80)[0].groups == 1
-    groups = [effort_for_evaluations(pixel_model, wanted)[0].groups for wanted in (20, 40, 80)]
+    assert effort_for_evaluations(model, 80, BESIDE)[0].groups == 1
+    groups = [
+        effort_for_evaluations(pixel_model, wanted, BESIDE)[0].groups for wanted in (20, 40, 80)
+    ]
     assert groups == sorted(groups)
     assert 1 < groups[0] < groups[-1] <= effort_level(DEFAULT_EFFORT).groups
 
 
 def test_too_few_evaluations_give_the_fewest_there_are(chosen: CodecModel) -> None:
-    effort, needed = effort_for_evaluations(chosen, 1)
+    effort, needed = effort_for_evaluations(chosen, 1, BESIDE)
     assert effort.plan.growth_index == 63
     assert effort.groups == 1
     assert needed > 1

@@ -13,6 +13,7 @@ from diffcodec.codec.tiles import TileLayout
 from diffcodec.coding.channel import CHANNEL_CODES, CodeState, TrellisCode, numpy_inverse_fft
 from diffcodec.coding.poisson import PoissonCode
 from diffcodec.coding.shared_noise import SharedNoise
+from diffcodec.diffusion.process import q_posterior
 from diffcodec.model.checkpoint import ErrorSpectrum
 
 Pixels = NDArray[np.uint8]
@@ -37,7 +38,7 @@ class Sampling(TrellisCode):
         random = np.random.default_rng(state.sections)
         c = delta + random.standard_normal(delta.shape)
         sections = state.sections + self.sections(bits, state)
-        return c.astype(np.float32), CodeState(state.vectors, sections)
+        return c.astype(np.float32), dataclasses.replace(state, sections=sections, register=0)
 
     @property
     def deltas(self) -> list[NDArray[np.float32]]:
@@ -150,6 +151,25 @@ def test_padding_costs_nothing_and_follows_the_model(
     assert np.mean(beyond**2) < chosen.schedule.sigma[200] ** 2
 
 
+def test_no_packet_tells_the_noise_in_the_padding(
+    chosen: CodecModel, smooth_image: Callable[..., Pixels]
+) -> None:
+    layout = TileLayout(20, 16, 3, side=16)
+    x = layout.split(smooth_image(20, 16, 3, seed=5))
+    beyond = np.broadcast_to(~layout.inside()[:, None], x.shape)
+    process = ReverseProcess(chosen, layout, PlanConfig(40, 16, 0), final_step=600)
+    sections = []
+    while not process.plan.finished:
+        packet, before, x_hat = packet_for(process, x), process.z, process.x_hat()
+        sections.append(process.plan.code_state.sections)
+        process.tell(packet, x, BitWriter())
+        transition = q_posterior(chosen.schedule, packet.s, packet.t)
+        c = (process.z - transition.mean(before, x_hat)) / np.sqrt(transition.variance)
+        expected = SharedNoise(0x706164, sections[-1]).normal(0, (beyond.sum(),))
+        np.testing.assert_allclose(c[beyond], expected, atol=1e-9)
+    assert len(set(sections)) == len(sections) > 3
+
+
 def test_x_hat_inside_a_hop_is_the_posterior_mean_given_all_its_packets(
     layout: TileLayout, x: Float64, model: CodecModel
 ) -> None:
@@ -210,9 +230,12 @@ def test_showing_an_estimate_changes_nothing(
     assert shown.evaluations > silent.evaluations
 
 
+@pytest.mark.parametrize("size", [(SIDE, SIDE), (33, 20), (5, 7)], ids=str)
 def test_a_decoder_hears_what_an_encoder_tells(
-    x: Float64, layout: TileLayout, chosen: CodecModel
+    size: tuple[int, int], chosen: CodecModel, smooth_image: Callable[..., Pixels]
 ) -> None:
+    layout = TileLayout(*size, 3, side=16)
+    x = layout.split(smooth_image(*size, 3, seed=5))
     config = PlanConfig(63, 16, 0)
     told, writer = ReverseProcess(chosen, layout, config, final_step=500), BitWriter()
     packets = list(hops(told, x, writer))

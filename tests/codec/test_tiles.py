@@ -154,6 +154,23 @@ def test_collecting_undoes_dealing(height: int, width: int) -> None:
     np.testing.assert_array_equal(collected[np.broadcast_to(~inside, tiles.shape)], padding)
 
 
+@pytest.mark.parametrize(("height", "width"), [(5, 7), (40, 53)])
+def test_coordinates_are_dealt_as_the_format_says(height: int, width: int) -> None:
+    layout = TileLayout(height, width, 3, 16)
+    tiles = np.random.default_rng(0).normal(size=(layout.count, 3, 16, 16))
+    expected = np.zeros((layout.vectors, 768))
+    number = 0
+    for tile, channel, row, column in np.ndindex(*tiles.shape):
+        tile_row, tile_column = divmod(tile, layout.columns)
+        if 16 * tile_row + row < height and 16 * tile_column + column < width:
+            expected[number % layout.vectors, number // layout.vectors] = tiles[
+                tile, channel, row, column
+            ]
+            number += 1
+    assert number == 3 * height * width
+    np.testing.assert_array_equal(layout.deal(tiles), expected)
+
+
 def test_a_whole_tile_is_a_vector_as_it_is() -> None:
     tiles = np.random.default_rng(0).normal(size=(1, 3, 16, 16))
     np.testing.assert_array_equal(TileLayout(16, 16, 3, 16).deal(tiles), tiles.reshape(1, -1))
