@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Lock
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from diffcodec.model.checkpoint import Checkpoint, load_checkpoint
 from diffcodec.model.pixel_order import RANKS
 
 Float64 = NDArray[np.float64]
+
+# Two callers whose tasks waited for each other's workers would wait for ever.
+_WARMING_UP = Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +168,7 @@ class CodecModel:
         masks: Sequence[NDArray[np.bool_]],
         evaluate: Callable[[Float64, NDArray[np.bool_]], Float64],
     ) -> None:
-        """See a window of each new shape alone, by a worker, and forget what is said of it.
+        """See a tile by every worker, and a window of each new shape, one at a time, for nothing.
 
         What libraries do at their first call is no business of several threads: where the first
         windows of a process were evaluated side by side, one process in a few hundred had other
@@ -173,10 +176,15 @@ class CodecModel:
         """
         if len(windows) == 1:
             return
-        for window, mask in zip(windows, masks, strict=True):
-            if window.shape not in self._seen:
-                _evaluators().submit(evaluate, window, mask).result()
-                self._seen.add(window.shape)
+        side = self.tile_side
+        with _WARMING_UP:
+            if not self._seen:
+                tile, known = windows[0][:, :side, :side], masks[0][:side, :side]
+                _by_every_worker(partial(evaluate, tile, known))
+            for window, mask in zip(windows, masks, strict=True):
+                if window.shape not in self._seen:
+                    _evaluators().submit(evaluate, window, mask).result()
+                    self._seen.add(window.shape)
 
     @cached_property
     def _seen(self) -> set[tuple[int, ...]]:
@@ -212,16 +220,27 @@ def full_precision() -> Iterator[None]:
 
 @lru_cache(maxsize=1)
 def _evaluators() -> ThreadPoolExecutor:
-    """As many workers as torch has threads, each of which evaluates with one thread.
+    """As many workers as torch has threads, each of which evaluates with one thread."""
+    return ThreadPoolExecutor(_worker_count(), "evaluator", initializer=_be_one_thread)
 
-    All of them have begun: none changes torch's settings while another evaluates.
-    """
-    count = torch.get_num_threads()
-    workers = ThreadPoolExecutor(count, "evaluator", initializer=_be_one_thread)
-    together = Barrier(count)
-    for begun in [workers.submit(together.wait) for _ in range(count)]:
-        begun.result()
-    return workers
+
+@lru_cache(maxsize=1)
+def _worker_count() -> int:
+    return torch.get_num_threads()
+
+
+def _by_every_worker(work: Callable[[], object]) -> None:
+    """Each worker in turn, all others waiting."""
+    together, alone = Barrier(_worker_count()), Lock()
+
+    def in_turn() -> None:
+        # None goes on before each of them has a task: so no worker has two.
+        together.wait()
+        with alone:
+            work()
+
+    for done in [_evaluators().submit(in_turn) for _ in range(_worker_count())]:
+        done.result()
 
 
 def _be_one_thread() -> None:

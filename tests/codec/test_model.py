@@ -1,9 +1,11 @@
 import dataclasses
+import threading
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_for_evaluations, effort_level
 from diffcodec.codec.encoder import HANDOVER_GAMMA
@@ -15,6 +17,8 @@ from diffcodec.diffusion.schedule import ScheduleConfig
 from diffcodec.errors import CheckpointError
 from diffcodec.model.checkpoint import ErrorSpectrum
 from diffcodec.model.denoiser import Denoiser
+
+Float64 = NDArray[np.float64]
 
 RANDOM = np.random.default_rng(0)
 BESIDE = TileLayout(16, 2 * 16, 3, side=16)
@@ -123,33 +127,42 @@ def test_a_spectrum_of_other_channels_is_refused(model: CodecModel) -> None:
         CodecModel(checkpoint)
 
 
-def test_the_first_window_of_a_new_shape_is_seen_alone(
+def test_first_evaluations_are_one_at_a_time(
     model: CodecModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever libraries do at their first call, no two threads do it at once."""
     fresh = CodecModel(model.checkpoint)
-    seen, busy, most = [], [], []
+    busy: list[str] = []
+    seen: list[tuple[str, tuple[int, ...], int]] = []
     evaluate = CodecModel._evaluate
 
-    def watched(self: CodecModel, window: np.ndarray, *known: np.ndarray, **gamma: torch.Tensor):
-        busy.append(window.shape)
-        most.append((window.shape not in seen, len(busy)))
-        seen.append(window.shape)
-        said = evaluate(self, window, *known, **gamma)
-        busy.remove(window.shape)
+    def watched(
+        self: CodecModel, window: Float64, known: NDArray[np.bool_], gamma: torch.Tensor
+    ) -> Float64:
+        worker = threading.current_thread().name
+        busy.append(worker)
+        seen.append((worker, window.shape, len(busy)))
+        said = evaluate(self, window, known, gamma)
+        busy.remove(worker)
         return said
 
     monkeypatch.setattr(CodecModel, "_evaluate", watched)
     layout = TileLayout(16, 5 * 16, 3, side=16)
     z = RANDOM.standard_normal((5, 3, 16, 16))
     first = fresh.estimate(z, 500, layout)
-    assert [count for new, count in most if new] == [1, 1]
-    # Two shapes, each seen once more than it has windows.
-    assert len(most) == len(layout.windows) + 2
+    count = torch.get_num_threads()
+    tiles, shapes = seen[:count], seen[count : count + 2]
+    assert len({worker for worker, _, _ in tiles}) == count
+    assert {shape for _, shape, _ in tiles} == {(3, 16, 16)}
+    assert [shape for _, shape, _ in shapes] == [(3, 16, 32), (3, 16, 48)]
+    assert {together for _, _, together in tiles + shapes} == {1}
+    assert len(seen) == count + 2 + 2
+    # Once is enough, and an image of one window needs none of it.
     assert_equal(fresh.estimate(z, 500, layout), first)
-    assert len(most) == 2 * len(layout.windows) + 2
-    fresh.estimate(z[:1], 500, TileLayout(16, 16, 3, side=16))
-    assert len(most) == 2 * len(layout.windows) + 3
+    assert len(seen) == count + 2 + 2 + 2
+    alone = CodecModel(model.checkpoint)
+    alone.estimate(z[:1], 500, TileLayout(16, 16, 3, side=16))
+    assert len(seen) == count + 2 + 2 + 2 + 1
 
 
 def test_more_effort_is_more_evaluations_groups_or_a_stronger_code(model: CodecModel) -> None:
