@@ -321,7 +321,11 @@ class TrellisCode:
     def _add_codewords(
         self, total: Float32, sections: range, registers: NDArray[np.int64], signs: Float32
     ) -> None:
-        """Add signs_j · c_j to its vector's row of ``total``, float32[V, n], section by section."""
+        """Add signs_j · c_j to its vector's row of ``total``, float32[V, n], section by section.
+
+        Args:
+            signs: of ``sections`` and whatever was looked ahead at.
+        """
         vectors, dimension = total.shape
         bank = _codebook(self._bank_size(dimension), dimension)
         half = 1 << (self.register_bits - 1)
