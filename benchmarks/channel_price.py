@@ -154,7 +154,8 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     codes = [CHANNEL_CODES[code_id] for code_id in arguments.code or sorted(CHANNEL_CODES)]
-    for line in chain(rows(codes, arguments.trials, arguments.dimension), poisson_rows(50)):
+    trials = arguments.trials
+    for line in chain(rows(codes, trials, arguments.dimension), poisson_rows(trials)):
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 

@@ -182,7 +182,7 @@ def command(
     from diffcodec.image import read_image, unkept_metadata
     from diffcodec.model.catalog import find_model
 
-    terminal = Terminal(quiet, verbose)
+    terminal = Terminal(quiet)
     budget = _budget(bits)
     targets = [_target(source, output, len(inputs)) for source in inputs]
     _refuse_clashes(inputs, targets, force)

@@ -13,19 +13,13 @@ console = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
 
 @dataclass(frozen=True)
 class Terminal:
-    """What a command says, as loudly as ``-q`` (errors only) or ``-v`` (details too) allow."""
+    """What a command says, unless ``-q`` asks for errors only."""
 
     quiet: bool = False
-    verbose: bool = False
 
     def say(self, message: str) -> None:
         """A result or notice, unless quiet."""
         if not self.quiet:
-            console.print(message)
-
-    def detail(self, message: str) -> None:
-        """Something only ``-v`` asks for."""
-        if self.verbose and not self.quiet:
             console.print(message)
 
     def warn(self, message: str) -> None:
