@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import (
+    ablation,
     channel_check,
     channel_comparison,
     effort_front,
@@ -54,6 +55,7 @@ SIDES: Mapping[str, Side] = {
     "channel-codes": Side(results.CHANNEL_CODES_RECORD, channel_comparison.comparison_table),
     "channel-check": Side(channel_check.RESULT, channel_check.check_table),
     "effort-front": Side(effort_front.RESULT, effort_front.best_table),
+    "ablation": Side(ablation.RESULT, ablation.ablation_table),
     "finest-plan": Side(finest_plan.RESULT, finest_plan.plans_table),
     "photographs-lossless": Side(photographs.RESULT, lambda record: table("lossless", record)),
     "photographs-bd-rates": Side(photographs.RESULT, lambda record: table("bd-rates", record)),
