@@ -159,8 +159,6 @@ class ChangeWork:
             encoded = encode_image(pixels, model, settings)
             cuts = (encoded.data[: math.floor(rate * pixels.size / 8)] for rate in RATES_BPD)
             errors = [mean_squared_error(decode_last(cut, model), pixels) for cut in cuts]
-            if not np.array_equal(decode_last(encoded.data, model), pixels):
-                raise RuntimeError(f"expected image {image} back with {label}, found other pixels")
         return {"bpd": encoded.bpd, "mse": errors, "evaluations": encoded.evaluations}
 
 

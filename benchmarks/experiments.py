@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -331,9 +332,8 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         path, identity, origin, resume=options.resume, force=options.force
     )
     items = options.names or list(VARIANTS)
-    with Terminal().progress("variants", len(items)) as advance:
+    with closing(journal), Terminal().progress("variants", len(items)) as advance:
         campaign.run(items, work, options.jobs, journal, group, lambda: advance(1))
-    journal.close()
     return {
         "provenance": journal.origin,
         "settings": vars(settings),

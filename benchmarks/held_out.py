@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -108,9 +109,8 @@ def run_items(
         resume=options.resume,
         force=options.force,
     )
-    with Terminal().progress("files", len(items)) as advance:
+    with closing(journal), Terminal().progress("files", len(items)) as advance:
         results = campaign.run(items, work, options.jobs, journal, group, lambda: advance(1))
-    journal.close()
     return journal.origin, results
 
 

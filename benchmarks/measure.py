@@ -10,6 +10,7 @@ processes and machines.
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -329,8 +330,8 @@ def _measure(options: argparse.Namespace, settings: Settings) -> int:
                 resume=options.resume,
                 force=options.force,
             )
-            measured = run(work, options.jobs, journal, group, Terminal())
-            journal.close()
+            with closing(journal):
+                measured = run(work, options.jobs, journal, group, Terminal())
         if measured is not None:
             record, examples = measured
             head = inputs.record_head(journal.origin, folder, images[: settings.images])

@@ -11,7 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from benchmarks import measure
+from benchmarks import held_out, measure
 from benchmarks.provenance import provenance
 from diffcodec.codec import encoder
 from diffcodec.codec.model import CodecModel, load_codec_model
@@ -67,6 +67,21 @@ def on_one_thread() -> Iterator[None]:
 def hops_always() -> Iterator[None]:
     with hops_not_stored():
         yield
+
+
+@pytest.fixture
+def measured_here(images: Pixels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Campaigns on held-out images are made in this process, on the small pictures."""
+
+    def run(items: list[str], work: Any, *others: Any) -> dict[str, Any]:
+        journal, _, advance = others[1:]
+        for item in items:
+            journal.add(item, json.loads(json.dumps(work(item))))
+            advance()
+        return dict(journal.results)
+
+    monkeypatch.setattr(held_out.campaign, "run", run)
+    monkeypatch.setattr(held_out, "held_out_images", lambda data, count: images[:count])
 
 
 @pytest.fixture(scope="module")

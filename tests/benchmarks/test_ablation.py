@@ -1,16 +1,11 @@
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from benchmarks import ablation, held_out
+from benchmarks import ablation
 from benchmarks.ablation import CHANGES, RESULT, SHIPPED, Change, main
 from diffcodec.codec import plan
-
-Pixels = NDArray[np.uint8]
 
 
 def test_changes_are_made_where_the_codec_looks() -> None:
@@ -25,23 +20,15 @@ def test_changes_are_made_where_the_codec_looks() -> None:
 
 @pytest.mark.slow
 def test_one_command_measures_changes(
-    images: Pixels,
+    measured_here: None,
     tiny_folder: Path,
     tmp_path: Path,
     hops_always: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def in_this_process(items: list[str], work: Any, *others: Any) -> dict[str, Any]:
-        journal, _, advance = others[1:]
-        for item in items:
-            journal.add(item, json.loads(json.dumps(work(item))))
-            advance()
-        return dict(journal.results)
-
-    monkeypatch.setattr(held_out.campaign, "run", in_this_process)
-    monkeypatch.setattr(held_out, "held_out_images", lambda data, count: images[:count])
     monkeypatch.setattr(ablation, "DEFAULT_EFFORT", 1)
+    monkeypatch.setattr(ablation, "RATES_BPD", (0.5, 2.0))
     labels = ["packets of 56 bits and more", "updates by single pixels", "hand-over at γ = −8.4"]
     command = ["--images", "2", "--jobs", "1", "--model", str(tiny_folder), "--out", str(tmp_path)]
     assert main([*command, *(word for label in labels for word in ("--only", label))]) == 0

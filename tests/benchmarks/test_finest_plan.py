@@ -1,16 +1,11 @@
 import json
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
-from benchmarks import finest_plan, held_out
+from benchmarks import finest_plan
 from benchmarks.finest_plan import PLANS, RESULT, main
 from diffcodec.codec.effort import effort_level
-
-Pixels = NDArray[np.uint8]
 
 
 def test_the_plans_differ_in_growth_alone() -> None:
@@ -21,22 +16,13 @@ def test_the_plans_differ_in_growth_alone() -> None:
 
 @pytest.mark.slow
 def test_one_command_compares_them(
-    images: Pixels,
+    measured_here: None,
     tiny_folder: Path,
     tmp_path: Path,
     hops_always: None,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def in_this_process(items: list[str], work: Any, *others: Any) -> dict[str, Any]:
-        journal, _, advance = others[1:]
-        for item in items:
-            journal.add(item, json.loads(json.dumps(work(item))))
-            advance()
-        return dict(journal.results)
-
-    monkeypatch.setattr(held_out.campaign, "run", in_this_process)
-    monkeypatch.setattr(held_out, "held_out_images", lambda data, count: images[:count])
     # Of the finest plan a smaller one takes the place: it is the frame that is tested here.
     coarse = {"default": effort_level(1), "finest": effort_level(2)}
     monkeypatch.setattr(finest_plan, "PLANS", coarse)
