@@ -96,9 +96,6 @@ def tour(out: Path, model: str | None = None) -> None:
 
     print("Decode it, and keep the image after every packet:")
     frames = out / "frames"
-    # Another model's run may have left more frames than this one writes.
-    for stale in frames.glob("frame-*.png"):
-        stale.unlink()
     arguments = ["decode", str(stream), "-o", str(restored), "--frames", str(frames), "-f"]
     _run([*arguments, *choice])
     if not np.array_equal(_read(restored), scene):

@@ -21,7 +21,8 @@ def data_options(function: Command) -> Command:
         "--data",
         type=click.Path(path_type=Path),
         metavar="PATH",
-        help="CIFAR-10 in an official layout, or a folder of images. "
+        help="CIFAR-10 in an official layout, or a folder of RGB images of one size, its splits in "
+        "train/ and test/ if it has those; larger ones are cut into 32×32 tiles. "
         "Default: $DIFFCODEC_DATA, else an earlier download.",
     )
     download = click.option("--download", is_flag=True, help="Fetch CIFAR-10 if it is not there.")

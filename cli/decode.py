@@ -22,7 +22,7 @@ FRAMES_PATTERN = "frame-[0-9]*-step-[0-9]*.png"
     "--output",
     metavar="OUT",
     help="A PNG file, a folder for it, or '-' for standard output. Default: img.dfc becomes "
-    "img.png beside it, standard input goes to standard output.",
+    "img.png beside it, standard input goes to standard output; with --frames nothing else.",
 )
 @click.option(
     "--stop-at-step",
@@ -61,8 +61,8 @@ def command(
 
     terminal = Terminal(quiet)
     name = files.display_name(source)
-    # Frames alone are what was asked for where there is no other place to put the image.
-    target = _target(source, output) if output or not (folder and source == files.STREAM) else None
+    # The last frame is the image: with frames it is written elsewhere only where that is asked for.
+    target = _target(source, output) if output or folder is None else None
     if target is not None:
         files.check_target(source, target, force)
     if folder is not None:
@@ -118,7 +118,7 @@ def _target(source: str, output: str | None) -> str:
     suffix = Path(output).suffix.lower()
     if output != files.STREAM and suffix in files.IMAGE_SUFFIXES - {".png"}:
         raise click.UsageError(f"Images are written as PNG: {output} should end in .png.")
-    if output != files.STREAM and Path(output).is_dir():
+    if files.is_folder(output):
         name = "stdin" if source == files.STREAM else Path(source).name
         return str(Path(output) / files.decoded_path(name).name)
     return output
@@ -128,8 +128,13 @@ def _write_frames(folder: Path, frames: "list[Frame]", force: bool) -> None:
     from diffcodec.image import contact_sheet, png_bytes
 
     folder.mkdir(parents=True, exist_ok=True)
+    stale = set(folder.glob(FRAMES_PATTERN))
     for number, frame in enumerate(frames):
         path = folder / f"frame-{number:04d}-step-{frame.step:04d}.png"
         files.write_atomically(path, png_bytes(frame.pixels), force)
+        stale.discard(path)
+    # Of an earlier run, which --force replaces: nobody could tell its frames from these.
+    for path in stale:
+        path.unlink()
     sheet = contact_sheet([frame.pixels for frame in frames])
     files.write_atomically(folder / SHEET_NAME, png_bytes(sheet), force)

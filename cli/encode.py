@@ -22,6 +22,7 @@ from diffcodec.codec.effort import (
     effort_level,
 )
 from diffcodec.codec.tiles import TileLayout
+from diffcodec.errors import BudgetError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -66,7 +67,10 @@ class _EncodeWork:
         from diffcodec.codec.encoder import encode_image
         from diffcodec.codec.verification import verify_encoding
 
-        encoded = encode_image(self.images[source], model, self.settings[source], on_step)
+        try:
+            encoded = encode_image(self.images[source], model, self.settings[source], on_step)
+        except BudgetError as error:
+            raise BudgetError(f"{files.display_name(source)}: {error}") from error
         if self.verify:
             verify_encoding(encoded, self.images[source], model, files.display_name(source))
         return encoded
@@ -214,7 +218,9 @@ def command(
             files.write_stdout(encoded.data, force)
         else:
             files.write_atomically(target, encoded.data, force)
-        terminal.say(_summary(files.display_name(source), target, encoded))
+        # Where the JSON goes to standard error, it is all that goes there.
+        if not (as_json and target == files.STREAM):
+            terminal.say(_summary(files.display_name(source), target, encoded))
         if as_json:
             reports.append(_report(source, target, encoded))
         elif ledger:
@@ -236,7 +242,9 @@ def _budget(bits: str | None) -> float | None:
     if bits is None or bits == LEDGER:
         return None
     if not _is_number(bits) or not 0 < float(bits) < float("inf"):
-        raise click.UsageError(f"--bits takes a positive number of bits per dimension, not {bits}.")
+        raise click.UsageError(
+            f"--bits takes a positive number of bits per dimension, not '{bits}'."
+        )
     return float(bits)
 
 
@@ -247,7 +255,7 @@ def _target(source: str, output: str | None, inputs: int) -> str:
         return source if source == files.STREAM else str(files.compressed_path(source))
     if output == files.STREAM:
         return output
-    if inputs > 1 or Path(output).is_dir():
+    if inputs > 1 or files.is_folder(output):
         name = "stdin" if source == files.STREAM else Path(source).name
         return str(Path(output) / files.compressed_path(name).name)
     return output
@@ -261,7 +269,9 @@ def _refuse_clashes(inputs: tuple[str, ...], targets: list[str], force: bool) ->
     for source, target, place in zip(inputs, targets, places, strict=True):
         if places.count(place) > 1:
             name = "standard output" if target == files.STREAM else target
-            raise click.UsageError(f"Two inputs would be written to {name}: give each its own -o.")
+            raise click.UsageError(
+                f"Two inputs would be written to {name}: encode them by commands of their own."
+            )
         files.check_target(source, target, force)
 
 

@@ -127,7 +127,9 @@ def command(
     folder = find_model(model)
     place = locate_data(data, download, terminal)
     splits = tuple(dict.fromkeys(splits))
-    sets = {split: _load(place, split)[:images] for split in splits}
+    sets = {split: _load(place, split) for split in splits}
+    _warn_of_one_set(place, sets, terminal)
+    sets = {split: found[:images] for split, found in sets.items()}
 
     from diffcodec.model.checkpoint import load_checkpoint
     from diffcodec.training.evaluation import PIXEL_GROUPS, evaluate_codec, sample_bound
@@ -195,6 +197,18 @@ def command(
         _print(config.name, bounds, exact)
         for split, costs in codec.items():
             _print_codec(split, costs)
+
+
+def _warn_of_one_set(place: Path, sets: "dict[str, NDArray[np.uint8]]", terminal: Terminal) -> None:
+    """A folder without train/ and test/ has one set of images, whatever splits are asked for."""
+    if not {"train", "test"} <= sets.keys():
+        return
+    train, test = ({hash(image.tobytes()) for image in sets[split]} for split in ("train", "test"))
+    if train <= test:
+        terminal.warn(
+            f"{place}: train and test are the same images, whose gap tells nothing; expected a "
+            "folder with train/ and test/ in it"
+        )
 
 
 def _load(place: Path, split: str) -> "NDArray[np.uint8]":

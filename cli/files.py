@@ -45,6 +45,11 @@ def refuse_directory(source: str | Path) -> None:
         raise IsADirectoryError(errno.EISDIR, "Is a directory", str(source))
 
 
+def is_folder(output: str) -> bool:
+    """Whether an output names a folder to write into, there or not, rather than a file."""
+    return output != STREAM and (output.endswith(os.sep) or Path(output).is_dir())
+
+
 def display_name(path: str | Path) -> str:
     """How messages call ``path``."""
     return "standard input" if str(path) == STREAM else str(path)

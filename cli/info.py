@@ -95,12 +95,17 @@ def _report(container: "Container") -> dict[str, Any]:
 
 
 def _account(container: "Container", name: str, model: str | None) -> dict[str, Any] | None:
-    """None for stored pixels: their segments are all there is to tell."""
+    """None for stored pixels that are whole: their segments are all there is to tell."""
     from diffcodec.bitstream.header import LastStage
     from diffcodec.model.catalog import find_model, find_model_by_id
 
     header = container.header
     if header.last_stage is LastStage.STORED:
+        from diffcodec.codec.decoder import decode_frames
+
+        *_, last = decode_frames(container, None)
+        if last.truncated:
+            raise BitstreamError(f"{name}: expected a whole file, found a truncated one")
         return None
     folder = find_model(model) if model else find_model_by_id(header.model_id, name)
 

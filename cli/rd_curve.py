@@ -1,5 +1,6 @@
 """``diffcodec rd-curve``: error against rate, from real files."""
 
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -80,6 +81,8 @@ def command(
     from benchmarks.inputs import first_images, split_digest
     from diffcodec.model.catalog import find_model
 
+    if resume and force:
+        raise click.UsageError("--resume and --force exclude each other.")
     terminal = Terminal(quiet)
     targets = {suffix: out / f"{NAME}{suffix}" for suffix in (JSON_SUFFIX, ".png", ".svg")}
     files.check_new_folder(out)
@@ -125,8 +128,8 @@ def command(
             resume=resume,
             force=force,
         )
-        measured = measure.run(work, jobs or default_jobs(), journal, group, terminal)
-        journal.close()
+        with closing(journal):
+            measured = measure.run(work, jobs or default_jobs(), journal, group, terminal)
     if measured is None:
         return
     record, examples = measured

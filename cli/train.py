@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cli import files
+from cli import files, options
 from cli.data import data_options, device_option, held_out_count, locate_data, pick_device
 from cli.exit_codes import INTERRUPTED, TERMINATED
 from cli.terminal import Terminal, console
@@ -106,7 +106,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--learning-rate",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.FiniteRange(min=0, min_open=True),
     metavar="X",
     help="After the warm-up.",
 )
@@ -119,13 +119,13 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--decay",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=options.FiniteRange(0, 1, min_open=True),
     metavar="X",
     help="Part of the run, at its end, over which the learning rate falls.",
 )
 @click.option(
     "--ema",
-    type=click.FloatRange(min=0, min_open=True),
+    type=options.FiniteRange(min=0, min_open=True),
     metavar="N",
     help="Half-life of the weights' moving average, in images.",
 )
@@ -138,7 +138,7 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--spike",
-    type=click.FloatRange(min=0),
+    type=options.FiniteRange(min=0),
     metavar="X",
     help="A loss so many robust standard deviations above the recent ones is a spike, which rolls "
     f"the run back; 0 for none.  [default: {SPIKE_DEVIATIONS:g}]",

@@ -187,7 +187,23 @@ def test_frames_and_their_contact_sheet(
     np.testing.assert_array_equal(image_of(folder / names[-1]), pixels)
     sheet = image_of(folder / names[0])
     assert sheet.size > len(steps) * pixels.size
-    np.testing.assert_array_equal(image_of(file.with_suffix(".png")), pixels)
+    # An image beside the file is not asked for, and may be the original.
+    assert not file.with_suffix(".png").exists()
+
+
+def test_forced_frames_take_the_place_of_earlier_ones(
+    decode: Decode, file: Path, tmp_path: Path, pixels: Pixels
+) -> None:
+    folder = tmp_path / "frames"
+    assert decode(file, "--frames", folder, "--stop-at-step", 500) == 0
+    (folder / "mine.png").write_bytes(b"mine")
+    earlier = len(list(folder.iterdir()))
+    assert decode(file, "--frames", folder, "--stop-at-step", 800, "-f", "-o", folder) == 0
+    names = {path.name for path in folder.iterdir()}
+    assert len(names) < earlier
+    assert {"mine.png", "img.png", "contact-sheet.png"} < names
+    steps = [int(step) for name in names for step in re.findall(r"step-(\d+)", name)]
+    assert min(steps) >= 800
 
 
 def test_frames_alone_from_standard_input(
@@ -267,6 +283,7 @@ def test_a_folder_takes_the_image_under_its_name(
         (["-o", "img.dfc"], 2, "is the input"),
         (["-f", "-o", "img.dfc"], 2, "is the input"),
         (["-o", "no/such.png"], 1, "No such directory"),
+        (["-o", "none/"], 1, "No such directory"),
         (["--frames", "img.dfc/frames"], 1, "Not a directory"),
         (["--max-pixels", "1023"], 1, "--max-pixels 1024 allows them"),
     ],

@@ -199,7 +199,9 @@ def test_bits_that_no_file_keeps_are_an_error(
     encode: Encode, image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert encode("--bits", "0.01", image) == 1
-    assert "expected at least" in one_line_error(capsys)
+    error = one_line_error(capsys)
+    assert f"{image}: 0.01 bits/dim" in error
+    assert "expected at least" in error
     assert not image.with_suffix(".dfc").exists()
 
 
@@ -227,7 +229,7 @@ def test_json_tells_the_ledger_and_it_adds_up(
 def test_json_leaves_standard_output_to_the_data(
     encode: Encode, image: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    assert encode("-q", "--json", "--bits", "1", image, "-o", "-") == 0
+    assert encode("--json", "--bits", "1", image, "-o", "-") == 0
     output = capsysbinary.readouterr()
     assert output.out.startswith(BEGINNING)
     assert json.loads(output.err)["bytes"] == len(output.out)
@@ -391,6 +393,7 @@ def test_a_file_that_does_not_verify_is_not_written(
     [
         ("img.png", 2, "is the input"),
         ("no/such/folder.dfc", 1, "No such directory"),
+        ("none/", 1, "No such directory"),
         ("img.png/in-a-file.dfc", 1, "Not a directory"),
         ("x" * 300, 1, "File name too long"),
     ],
@@ -406,7 +409,7 @@ def test_an_output_that_cannot_be_is_refused_before_any_work(
 ) -> None:
     before = image.read_bytes()
     # A model that is not there shows what is looked at first.
-    arguments = [*force, str(image), "-o", str(image.parent / target), "--model", "none-such"]
+    arguments = [*force, str(image), "-o", f"{image.parent}/{target}", "--model", "none-such"]
     assert main(["encode", *arguments]) == exit_code
     assert complaint in one_line_error(capsys)
     assert image.read_bytes() == before

@@ -87,6 +87,15 @@ def test_one_split_has_no_gap(
     assert "gap" not in report
 
 
+def test_a_folder_of_one_set_is_told(
+    evaluate: Callable[..., int], folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert evaluate("--data", str(folder / "test"), "--images", "2") == 0
+    error = capsys.readouterr().err
+    assert "train and test are the same images" in error
+    assert error.count("\n") == 1
+
+
 def test_table(evaluate: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert evaluate("--images", "2", "--final-step", "100") == 0
     output = capsys.readouterr()

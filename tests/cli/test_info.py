@@ -7,6 +7,9 @@ import pytest
 from PIL import Image
 
 from cli.main import main
+from diffcodec.bitstream.container import assemble
+from diffcodec.bitstream.header import Header, LastStage
+from diffcodec.bitstream.stored import pack_pixels
 
 UNKNOWN = "cut short or damaged"
 
@@ -161,3 +164,18 @@ def test_verbose_of_stored_pixels_has_their_segments_alone(
     assert (report["last_stage"], report["account"]) == ("stored", None)
     assert main(["info", "-v", file]) == 0
     assert "bits/KL" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("kept", [-1, None])
+def test_verbose_checks_stored_pixels(
+    kept: int | None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    header = Header(4, 4, 3, last_stage=LastStage.STORED)
+    # Whole by its checks, but the pixels of a smaller image.
+    data = assemble(header, b"", pack_pixels(np.zeros((2, 4, 3), np.uint8)))
+    file = tmp_path / "stored.dfc"
+    file.write_bytes(data[:kept])
+    assert main(["info", "-v", str(file)]) == 3
+    shown = capsys.readouterr()
+    assert "last stage stored" in shown.out
+    assert str(file) in shown.err

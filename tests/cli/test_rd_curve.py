@@ -115,6 +115,7 @@ def test_what_is_there_is_not_overwritten(
         (["--images", "9999"], 1, "expected 9999 test images, found 2"),
         (["--data", "no-such-folder"], 1, "no-such-folder: no such file or folder"),
         (["--images", "0"], 2, "--images"),
+        (["--resume", "-f"], 2, "--resume and --force exclude each other"),
         (["--effort", "10"], 2, "--effort"),
         (["--report", "no-such-folder/r.html"], 1, "no-such-folder: No such directory"),
     ],
