@@ -127,9 +127,6 @@ def command(
     folder = find_model(model)
     place = locate_data(data, download, terminal)
     splits = tuple(dict.fromkeys(splits))
-    sets = {split: _load(place, split) for split in splits}
-    _warn_of_one_set(place, sets, terminal)
-    sets = {split: found[:images] for split, found in sets.items()}
 
     from diffcodec.model.checkpoint import load_checkpoint
     from diffcodec.training.evaluation import PIXEL_GROUPS, evaluate_codec, sample_bound
@@ -142,6 +139,9 @@ def command(
     if pixels and not config.pixel_model:
         raise click.UsageError(f"--pixels: {folder} has no pixel model.")
     denoiser = checkpoint.denoiser.to(pick_device(device))
+    sets = {split: _load(place, split) for split in splits}
+    _warn_of_one_set(place, sets, terminal)
+    sets = {split: found[:images] for split, found in sets.items()}
     samples: dict[str, BoundSamples] = {}
     codec: dict[str, list[CodecCost]] = {}
     for split, chosen in sets.items():

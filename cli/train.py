@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
@@ -383,16 +383,20 @@ def _check_names(config: str | None, init: str | None, settings: dict[str, Any])
         if model is not None:
             find_model(model)
 
-    from diffcodec.model.configs import MODEL_CONFIGS
-    from diffcodec.training.objective import OBJECTIVES
+    # What knows the names imports torch: a run without them is refused sooner for lack of images.
+    if config is not None:
+        from diffcodec.model.configs import MODEL_CONFIGS
 
-    named = (
-        ("config", config, MODEL_CONFIGS),
-        ("objective", settings.get("objective"), OBJECTIVES),
-    )
-    for option, name, known in named:
-        if name is not None and name not in known:
-            raise click.UsageError(f"--{option} {name}: expected one of {', '.join(known)}.")
+        _refuse_unknown("--config", config, MODEL_CONFIGS)
+    if (objective := settings.get("objective")) is not None:
+        from diffcodec.training.objective import OBJECTIVES
+
+        _refuse_unknown("--objective", objective, OBJECTIVES)
+
+
+def _refuse_unknown(option: str, name: str, known: Collection[str]) -> None:
+    if name not in known:
+        raise click.UsageError(f"{option} {name}: expected one of {', '.join(known)}.")
 
 
 def _cut_log(path: Path, images: int) -> None:

@@ -116,6 +116,8 @@ def test_the_table_names_every_layer() -> None:
         (["decode", "missing.dfc"], 1),
         (["info", "missing.dfc"], 1),
         (["train", "--plot", "missing.jsonl", "--output", "curves.svg"], 1),
+        (["train", "--data", "missing.tar.gz"], 1),
+        (["evaluate", "--data", "missing.tar.gz"], 1),
     ],
 )
 def test_help_and_input_errors_do_not_import_torch(
