@@ -102,6 +102,10 @@ def held_out_split(images: Pixels, count: int = 2000, seed: int = 0) -> tuple[Pi
     Raises:
         DatasetError: ``count`` is below 1, or leaves nothing to train on.
     """
+    if len(images) < 2:
+        raise DatasetError(
+            f"expected at least 2 training images, of which one is held out, found {len(images)}"
+        )
     if not 1 <= count < len(images):
         raise DatasetError(
             f"held-out part: expected a count from 1 to {len(images) - 1}, found {count}"

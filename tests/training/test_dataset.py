@@ -313,6 +313,10 @@ class TestHeldOutSplit:
             held_out_split(images, 8)[1], held_out_split(images, 8, seed=1)[1]
         )
 
+    def test_one_image_cannot_be_split(self) -> None:
+        with pytest.raises(DatasetError, match="at least 2 training images, .* found 1"):
+            held_out_split(draw(1), 1)
+
     def test_choice_is_pinned(self) -> None:
         images = np.arange(16, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 3), np.uint8)
         assert held_out_split(images, 4)[1][:, 0, 0, 0].tolist() == [10, 13, 4, 2]
