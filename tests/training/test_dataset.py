@@ -314,7 +314,7 @@ class TestHeldOutSplit:
         )
 
     def test_one_image_cannot_be_split(self) -> None:
-        with pytest.raises(DatasetError, match="at least 2 training images, .* found 1"):
+        with pytest.raises(DatasetError, match=r"at least 2 training images, .* found 1"):
             held_out_split(draw(1), 1)
 
     def test_choice_is_pinned(self) -> None:
