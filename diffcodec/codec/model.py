@@ -221,18 +221,18 @@ def full_precision() -> Iterator[None]:
 @lru_cache(maxsize=1)
 def _evaluators() -> ThreadPoolExecutor:
     """The process's workers, each of which evaluates with one thread."""
-    return ThreadPoolExecutor(worker_count(), "evaluator", initializer=_be_one_thread)
+    return ThreadPoolExecutor(_worker_count(), "evaluator", initializer=_be_one_thread)
 
 
 @lru_cache(maxsize=1)
-def worker_count() -> int:
+def _worker_count() -> int:
     """How many windows are evaluated side by side: torch's threads when the first one was."""
     return torch.get_num_threads()
 
 
 def _by_every_worker(work: Callable[[], object]) -> None:
     """Each worker in turn, all others waiting."""
-    together, alone = Barrier(worker_count()), Lock()
+    together, alone = Barrier(_worker_count()), Lock()
 
     def in_turn() -> None:
         # None goes on before each of them has a task: so no worker has two.
@@ -240,7 +240,7 @@ def _by_every_worker(work: Callable[[], object]) -> None:
         with alone:
             work()
 
-    for done in [_evaluators().submit(in_turn) for _ in range(worker_count())]:
+    for done in [_evaluators().submit(in_turn) for _ in range(_worker_count())]:
         done.result()
 
 

@@ -1,5 +1,7 @@
 import dataclasses
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
 import numpy as np
@@ -7,9 +9,10 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from diffcodec.codec import model as codec_model
 from diffcodec.codec.effort import DEFAULT_EFFORT, EFFORTS, effort_for_evaluations, effort_level
 from diffcodec.codec.encoder import HANDOVER_GAMMA
-from diffcodec.codec.model import CodecModel, PixelEstimate, worker_count
+from diffcodec.codec.model import CodecModel, PixelEstimate
 from diffcodec.codec.plan import count_evaluations
 from diffcodec.codec.reverse import plan_of
 from diffcodec.codec.tiles import TileLayout
@@ -127,8 +130,18 @@ def test_a_spectrum_of_other_channels_is_refused(model: CodecModel) -> None:
         CodecModel(checkpoint)
 
 
+@pytest.fixture
+def three_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """New ones, however many the process has."""
+    start = codec_model._be_one_thread
+    with ThreadPoolExecutor(3, "evaluator", initializer=start) as executor:
+        monkeypatch.setattr(codec_model, "_worker_count", lambda: 3)
+        monkeypatch.setattr(codec_model, "_evaluators", lambda: executor)
+        yield
+
+
 def test_first_evaluations_are_one_at_a_time(
-    model: CodecModel, monkeypatch: pytest.MonkeyPatch
+    model: CodecModel, three_workers: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever libraries do at their first call, no two threads do it at once."""
     fresh = CodecModel(model.checkpoint)
@@ -150,20 +163,18 @@ def test_first_evaluations_are_one_at_a_time(
     layout = TileLayout(16, 5 * 16, 3, side=16)
     z = RANDOM.standard_normal((5, 3, 16, 16))
     first = fresh.estimate(z, 500, layout)
-    # Of this process: made when its first image was coded, whatever torch is told since.
-    count = worker_count()
-    tiles, shapes = seen[:count], seen[count : count + 2]
-    assert len({worker for worker, _, _ in tiles}) == count
+    tiles, shapes = seen[:3], seen[3:5]
+    assert len({worker for worker, _, _ in tiles}) == 3
     assert {shape for _, shape, _ in tiles} == {(3, 16, 16)}
     assert [shape for _, shape, _ in shapes] == [(3, 16, 32), (3, 16, 48)]
     assert {together for _, _, together in tiles + shapes} == {1}
-    assert len(seen) == count + 2 + 2
+    assert len(seen) == 3 + 2 + 2
     # Once is enough, and an image of one window needs none of it.
     assert_equal(fresh.estimate(z, 500, layout), first)
-    assert len(seen) == count + 2 + 2 + 2
+    assert len(seen) == 3 + 2 + 2 + 2
     alone = CodecModel(model.checkpoint)
     alone.estimate(z[:1], 500, TileLayout(16, 16, 3, side=16))
-    assert len(seen) == count + 2 + 2 + 2 + 1
+    assert len(seen) == 3 + 2 + 2 + 2 + 1
 
 
 def test_more_effort_is_more_evaluations_groups_or_a_stronger_code(model: CodecModel) -> None:
