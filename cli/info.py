@@ -101,11 +101,9 @@ def _account(container: "Container", name: str, model: str | None) -> dict[str, 
 
     header = container.header
     if header.last_stage is LastStage.STORED:
-        from diffcodec.codec.decoder import decode_frames
+        from diffcodec.codec.account import whole_image
 
-        *_, last = decode_frames(container, None)
-        if last.truncated:
-            raise BitstreamError(f"{name}: expected a whole file, found a truncated one")
+        whole_image(container, None)
         return None
     folder = find_model(model) if model else find_model_by_id(header.model_id, name)
 

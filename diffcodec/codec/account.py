@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from diffcodec.bits import BitReader
 from diffcodec.bitstream.container import Container
 from diffcodec.bitstream.header import LastStage
-from diffcodec.codec.decoder import decode_frames, find_hops_end
+from diffcodec.codec.decoder import Frame, decode_frames, find_hops_end
 from diffcodec.codec.model import CodecModel
 from diffcodec.codec.pixels import PixelStage
 from diffcodec.codec.plan import PlanConfig
@@ -70,9 +70,7 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
     header = container.header
     if header.last_stage is LastStage.STORED:
         raise ValueError("stored pixels have no account")
-    *_, last = decode_frames(container, model, every=False)
-    if last.truncated:
-        raise BitstreamError(f"{container.name}: expected a whole file, found a truncated one")
+    last = whole_image(container, model)
     layout = TileLayout(header.height, header.width, header.channels, model.tile_side)
     signal = layout.split(last.pixels) if last.exact else None
     config = PlanConfig(header.growth_index, header.parts, header.channel_code)
@@ -111,6 +109,18 @@ def account_for(container: Container, model: CodecModel) -> FileAccount:
         last_stage_ideal_bits=ideal_bits,
         exact=signal is not None,
     )
+
+
+def whole_image(container: Container, model: CodecModel | None) -> Frame:
+    """What a whole file decodes to; stored pixels need no model.
+
+    Raises:
+        BitstreamError: it is truncated, or what decoding it raises.
+    """
+    *_, last = decode_frames(container, model, every=False)
+    if last.truncated:
+        raise BitstreamError(f"{container.name}: expected a whole file, found a truncated one")
+    return last
 
 
 def _joined(first: HopAccount, second: HopAccount) -> HopAccount:
